@@ -1,0 +1,66 @@
+"""Evaluate a model of the zoo: ``python eval.py --model_name=TSN --config=… --weights=…``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from models import ZOO
+from utils import build, checkpoint, cli, device, engine, loader, log, program, weights
+from utils.config import RunConfig, resolve
+
+logger = logging.getLogger("eval")
+
+
+def main(argv: list[str]) -> int:
+    args = cli.eval_parser(ZOO).parse_args(argv)
+    flags = {"batch_size": args.batch_size, "use_gpu": args.use_gpu}
+    spec, sections = cli.recipe(args, ZOO, {"TEST": flags})
+    run = resolve(RunConfig, sections, "TEST", args.config)
+    on = device.set_device(args.use_gpu, run.use_gpu)
+    device.connect()
+    log.setup(device.rank())
+    log.show_config(logger, "Test", sections)
+
+    network = build.network(spec, sections, "TEST", args.config)
+    config = build.network_config(spec, sections, "TEST", args.config)
+    path = args.weights or weights.published(spec, config)
+    logger.info(f"{checkpoint.load_weights(network, path)}")
+    reader = build.reader(spec, sections, "TEST", args.config)
+    metric = build.metric(spec, sections, "TEST", args.config)
+    world = device.world_size()
+    batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
+    workers = loader.num_workers(args.num_workers, run.num_reader_threads, world)
+    names = spec.outputs + spec.loss_inputs
+    infer = program.inference(network, spec, names, on != "cpu", args.to_static)
+    result, failed = engine.evaluate(
+        spec,
+        infer,
+        program.loss_function(network),
+        loader.Loader(reader, batches, workers),
+        metric,
+        "EVAL",
+        args.log_interval,
+    )
+    logger.info(f"[EVAL] eval finished. {log.values_text(result)}")
+    if device.rank() == 0:
+        file = Path(args.save_dir) / f"{spec.name}_eval_result.json"
+        report = {
+            "version": "VERSION 1.0",
+            "model": spec.name,
+            "config": args.config,
+            "weights": path,
+            "num_samples": len(reader),
+            "num_failed": len(failed),
+            "result": result,
+            "result_with_failures_counted_wrong": metric.result_with_failures(len(failed)),
+            "failed": [{"video": name, "error": reason} for name, reason in failed.items()],
+        }
+        checkpoint.write_json(file, report)
+        logger.info(f"{len(reader)} samples, {len(failed)} could not be read; result in {file}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

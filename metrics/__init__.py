@@ -1,0 +1,1 @@
+"""Scores: ``update(outputs, batch)``, ``result()``, ``decode(outputs, batch)``."""

@@ -1,0 +1,121 @@
+"""Top-1 and top-5 accuracy of video classification, and ranked classes as predictions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.config import Config, key
+from utils.errors import ConfigError
+
+
+class TopKAccuracy:
+    """``outputs["probability"]`` is (N, K) float, ``outputs["loss"]`` the batch mean, where there is
+    one; ``batch["label"]`` is (N, 1) int. Accuracies are percentages, weighted by sample.
+
+    Among equal probabilities the smaller class id comes first. With fewer than five classes top-5
+    counts all of them.
+    """
+
+    class Config(Config):
+        num_classes: int = key(400, gt=0)
+        topk: int = key(5, gt=0)  # classes a prediction
+        kinetics_labels: str | None = key(None)  # JSON list of class names, by class id
+
+    def __init__(self, config: TopKAccuracy.Config) -> None:
+        self.config = config
+        self.class_names: list[str] | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        self.sums = {"loss": 0.0, "top1_acc": 0.0, "top5_acc": 0.0}
+        self.num_samples = 0
+
+    def update(self, outputs: dict[str, np.ndarray], batch: dict[str, Any]) -> None:
+        labels = np.asarray(batch["label"]).reshape(-1)
+        ranked = self._rank(outputs["probability"], 5)  # (N, 5)
+        hits = ranked == labels[:, None]
+        self.sums["loss"] += float(np.mean(outputs.get("loss", 0.0))) * len(labels)
+        self.sums["top1_acc"] += 100.0 * float(hits[:, :1].sum())
+        self.sums["top5_acc"] += 100.0 * float(hits.sum())
+        self.num_samples += len(labels)
+
+    def result(self) -> dict[str, float]:
+        """Means over the samples seen; empty before the first."""
+        if not self.num_samples:
+            return {}
+        return {name: total / self.num_samples for name, total in self.sums.items()}
+
+    def result_with_failures(self, num_failed: int) -> dict[str, float]:
+        """The accuracies if every sample that could not be read were classified wrong."""
+        scored = self.num_samples / max(1, self.num_samples + num_failed)
+        return {name: value * scored for name, value in self.result().items() if name != "loss"}
+
+    def state(self) -> tuple[dict[str, float], int]:
+        """What ``merge`` adds up; plain numbers, so that ranks can exchange it."""
+        return dict(self.sums), self.num_samples
+
+    def merge(self, states: list[tuple[dict[str, float], int]]) -> None:
+        """Become the sum of ``states``, one a rank."""
+        self.sums = {name: sum(sums[name] for sums, _ in states) for name in self.sums}
+        self.num_samples = sum(count for _, count in states)
+
+    def decode(self, outputs: dict[str, np.ndarray], batch: dict[str, Any]) -> list[dict[str, Any]]:
+        """One record a video: ``{"video", "topk": [{"class_id", "class_name", "probability"}]}``.
+
+        Raises ConfigError when the label file is missing or shorter than the classes.
+        """
+        names = self._names()
+        probability = np.asarray(outputs["probability"])
+        ranked = self._rank(probability, self.config.topk)
+        return [
+            {
+                "video": video,
+                "topk": [
+                    {"class_id": int(k), "class_name": names[k], "probability": float(row[k])}
+                    for k in ranked[i]
+                ],
+            }
+            for i, (video, row) in enumerate(zip(batch["video"], probability, strict=True))
+        ]
+
+    def describe(self, record: dict[str, Any]) -> str:
+        """A record as the lines that predict prints."""
+        lines = [f"video_id {record['video']} , topk({len(record['topk'])}) preds:"]
+        lines += [
+            f"\t    class: {entry['class_name']},  probability:  {entry['probability']}"
+            for entry in record["topk"]
+        ]
+        return "\n".join(lines)
+
+    @staticmethod
+    def _rank(probability: np.ndarray, k: int) -> np.ndarray:
+        return np.argsort(-np.asarray(probability), axis=1, kind="stable")[:, :k]
+
+    def _names(self) -> list[str]:
+        """Class names by id; the id itself where the recipe names no label file."""
+        if self.class_names is None:
+            path, count = self.config.kinetics_labels, self.config.num_classes
+            self.class_names = read_names(path, count) if path else [str(k) for k in range(count)]
+        return self.class_names
+
+
+def read_names(path: str, num_classes: int) -> list[str]:
+    """Class names from a JSON list (or dict name -> id), or a text with one name a line.
+
+    Raises ConfigError: no such file, unreadable, or fewer names than classes.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        names = json.loads(text) if path.endswith(".json") else text.splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot read the class names: {error}") from error
+    if isinstance(names, dict):
+        names = [name for name, _ in sorted(names.items(), key=lambda item: item[1])]
+    if not isinstance(names, list) or len(names) < num_classes:
+        count = len(names) if isinstance(names, list) else 0
+        raise ConfigError(f"{path}: {count} class names, but MODEL.num_classes is {num_classes}")
+    return [str(name) for name in names]

@@ -1,0 +1,48 @@
+"""Layers that carry the parameter names of 2019."""
+
+from __future__ import annotations
+
+import paddle
+import paddle.nn.functional as F
+from paddle import ParamAttr, Tensor, nn
+from paddle.nn.initializer import Constant
+
+
+class BatchNorm(nn.Layer):
+    """Batch normalisation over axis 1 of ``(N, C, …)`` with named statistics.
+
+    Epsilon 1e-5; the running statistics move by 0.1 a step and use the biased batch variance, as
+    published checkpoints expect. All four tensors are parameters, so they are saved by name; the two
+    statistics never get a gradient. ``names`` are those of scale, offset, mean and variance.
+    With ``frozen`` the stored statistics are used, and kept, in training too.
+    """
+
+    def __init__(self, channels: int, names: tuple[str, str, str, str], frozen: bool = False) -> None:
+        super().__init__()
+        scale, offset, mean, variance = names
+        self.frozen = frozen
+        self.weight = self._create(channels, scale, 1.0, True)
+        self.bias = self._create(channels, offset, 0.0, True)
+        self.mean = self._create(channels, mean, 0.0, False)
+        self.variance = self._create(channels, variance, 1.0, False)
+
+    def _create(self, channels: int, name: str, value: float, trainable: bool) -> Tensor:
+        attr = ParamAttr(name=name, initializer=Constant(value), trainable=trainable)
+        return self.create_parameter([channels], attr=attr)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(
+            x,
+            self.mean,
+            self.variance,
+            self.weight,
+            self.bias,
+            training=self.training and not self.frozen,
+            momentum=0.9,
+            epsilon=1e-5,
+        )
+
+
+def named_state(layer: nn.Layer) -> dict[str, paddle.Tensor]:
+    """Every parameter and statistic of ``layer`` by its 2019 name, in creation order."""
+    return {parameter.name: parameter for parameter in layer.parameters()}

@@ -1,0 +1,51 @@
+"""Predict videos: ``python predict.py --model_name=TSN --config=… --weights=… --video_path=…``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from models import ZOO
+from utils import build, checkpoint, cli, device, engine, loader, log, program, weights
+from utils.config import RunConfig, merge_flags, resolve
+
+logger = logging.getLogger("predict")
+
+
+def main(argv: list[str]) -> int:
+    args = cli.predict_parser(ZOO).parse_args(argv)
+    names = ("batch_size", "use_gpu", "filelist", "video_path")
+    spec, sections = cli.recipe(args, ZOO, {"INFER": {name: getattr(args, name) for name in names}})
+    merge_flags(sections, "MODEL", {"topk": args.infer_topk})
+    run = resolve(RunConfig, sections, "INFER", args.config)
+    on = device.set_device(args.use_gpu, run.use_gpu)
+    device.connect()
+    log.setup(device.rank())
+    log.show_config(logger, "Infer", sections)
+
+    reader = build.reader(spec, sections, "INFER", args.config)
+    network = build.network(spec, sections, "INFER", args.config)
+    config = build.network_config(spec, sections, "INFER", args.config)
+    path = args.weights or weights.published(spec, config)
+    logger.info(f"{checkpoint.load_weights(network, path)}")
+    metric = build.metric(spec, sections, "INFER", args.config)
+    world = device.world_size()
+    batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
+    workers = loader.num_workers(args.num_workers, run.num_reader_threads, world)
+    infer = program.inference(network, spec, spec.outputs, on != "cpu", args.to_static)
+    samples = loader.Loader(reader, batches, workers)
+    records = engine.predict(spec, infer, samples, metric, args.log_interval)
+    failed = [record for record in records if "error" in record]
+    if device.rank() == 0:
+        for record in records:
+            logger.info("%s", metric.describe(record) if "error" not in record else record)
+        file = Path(args.save_dir) / f"{spec.name}_infer_result.json"
+        head = {"version": "VERSION 1.0", "model": spec.name, "config": args.config, "weights": path}
+        checkpoint.write_json(file, {**head, "results": records})
+        logger.info(f"[INFER] infer finished. {len(records)} samples, {len(failed)} failed; result in {file}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

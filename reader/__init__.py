@@ -1,0 +1,1 @@
+"""Data sets: files of one format in, dicts of named numpy fields out."""

@@ -1,0 +1,119 @@
+"""What there is to compare: the cases of a conformance folder, by area and by model of the zoo."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models import ZOO
+from utils.config import Sections, load_yaml
+from utils.registry import ModelSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One recorded case: where it lies, its entry in the manifest, and the row it tests."""
+
+    area: str  # networks, checkpoints, readers, metrics
+    spec: ModelSpec
+    name: str
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return f"{self.spec.name}/{self.name}"
+
+
+def rows(names: str) -> list[ModelSpec]:
+    """The rows that ``--models`` asks for; all of them for an empty text."""
+    wanted = [name.strip().lower() for name in names.split(",") if name.strip()]
+    unknown = set(wanted) - {spec.name.lower() for spec in ZOO}
+    if unknown:
+        raise ValueError(f"--models: {', '.join(sorted(unknown))} not in the zoo")
+    return [spec for spec in ZOO if not wanted or spec.name.lower() in wanted]
+
+
+def find(area: str, folder: Path, names: str) -> list[Case]:
+    """Every case of ``area`` for the rows of ``names`` that ``folder`` holds."""
+    found = []
+    for spec in rows(names):
+        if area == "networks":
+            base = folder / "networks" / spec.name.upper()
+            listed = read_json(base / "manifest.json")["cases"] if base.is_dir() else {}
+        elif area == "checkpoints":
+            base = folder / "networks" / "checkpoints" / spec.name.upper()
+            listed = _checkpoint_cases(base, spec)
+        else:
+            base = folder / "io" / area
+            everything = read_json(base / "manifest.json")["cases"] if base.is_dir() else []
+            listed = [name for name in everything if _is_of(base, name, area, spec)]
+        found += [Case(area, spec, name, base) for name in listed]
+    return found
+
+
+def _is_of(base: Path, name: str, area: str, spec: ModelSpec) -> bool:
+    file = base / name / "expected.json" if area == "metrics" else base / f"{name}.json"
+    described = read_json(file)
+    if "video_tag" in described.get("base_config", ""):  # the application's own copies
+        return spec.name == "VideoTag"
+    return described["model"].lower() == spec.name.lower()
+
+
+def _checkpoint_cases(base: Path, spec: ModelSpec) -> list[str]:
+    if not base.is_dir():
+        return []
+    names = [file.stem for file in base.glob("*.pdparams")]
+    names += [file.name for file in base.iterdir() if file.is_dir()]
+    names += [file.stem for file in base.glob(f"pretrain_{spec.name.upper()}.json")]
+    return sorted(names)
+
+
+@lru_cache(maxsize=None)
+def read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def sections_of(described: dict) -> tuple[Sections, str]:
+    """The recipe of a case: our YAML of the same name, with the case's overrides, and its path."""
+    file = ROOT / described.get("config_file", described.get("base_config") or described["config"])
+    sections = load_yaml(file)
+    for section, keys in described.get("overrides", {}).items():
+        sections.setdefault(section, {}).update(keys)
+    return sections, str(file)
+
+
+def stored(arrays: Any, key: str) -> dict[str, np.ndarray]:
+    """A recorded array, whole or as every n-th value and statistics, in comparable form."""
+    if key in arrays:
+        return {"all": arrays[key]}
+    return {"sample": arrays[f"{key}__sample"], "stats": arrays[f"{key}__stats"]}
+
+
+def assert_close(got: Any, expected: Any, limit: float, what: str) -> None:
+    """Largest difference within ``limit`` of the scale of ``expected``."""
+    got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+    assert got.shape == expected.shape, f"{what}: shape {got.shape}, recorded {expected.shape}"
+    if not expected.size:
+        return
+    scale = max(float(np.abs(expected).max()), 1e-30)
+    error = float(np.abs(got - expected).max()) / scale
+    assert error <= limit, f"{what}: off by {error:.2e} of its scale, allowed {limit:.0e}"
+
+
+def assert_stored(got: np.ndarray, expected: dict[str, np.ndarray], limit: float, what: str) -> None:
+    """As ``assert_close``, for an array that was stored whole or as a sample with statistics."""
+    if "all" in expected:
+        assert_close(got, expected["all"].reshape(got.shape), limit, what)
+        return
+    flat = got.reshape(-1).astype(np.float64)
+    stride = -(-flat.size // expected["sample"].size)
+    assert_close(flat[::stride], expected["sample"].reshape(-1), limit, what)
+    statistics = [flat.mean(), flat.std(), np.sqrt((flat**2).sum()), flat.min(), flat.max()]
+    assert_close(statistics, expected["stats"], limit, f"{what} (statistics)")

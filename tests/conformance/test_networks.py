@@ -1,0 +1,192 @@
+"""Names, shapes, forward values, losses, gradients, optimizer steps and rates of every network."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+from paddle import ParamAttr
+
+from tests.conformance import filling
+from tests.conformance.cases import Case, assert_close, assert_stored, read_json, sections_of, stored
+from tests.conformance.tolerances import tolerance
+from utils import build, optimizer
+from utils.config import resolve
+
+
+def test_network(networks_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = networks_case
+    described = read_json(case.folder / "manifest.json")["cases"][case.name]
+    arrays = np.load(case.folder / described["file"])
+    monkeypatch.chdir(case.folder.parent)  # paths in overrides are relative to networks/
+    if described["mode"] == "optimizer":
+        _optimizer_case(case, described, arrays)
+    elif described["mode"] == "train":
+        _training_case(case, described, arrays, monkeypatch)
+    else:
+        _forward_case(case, described, arrays)
+
+
+def _filled_network(case: Case, described: dict) -> paddle.nn.Layer:
+    """The network of a case with the recorded names and shapes, and the made-up values."""
+    sections, file = sections_of(described)
+    network = build.network(case.spec, sections, described["mode"].upper(), file)
+    listed = described.get("parameters_file")
+    if listed:
+        recorded = [(p[0], p[1], p[2]) for p in read_json(case.folder / listed)]
+    else:
+        parameters = read_json(case.folder / "parameters.json")["parameters"]
+        recorded = [(p["name"], p["shape"], p["fill_kind"]) for p in parameters]
+    ours = {p.name: p for p in network.parameters()}
+    assert {name: list(p.shape) for name, p in ours.items()} == {n: shape for n, shape, _ in recorded}
+    for name, shape, kind in recorded:
+        if kind != "const":
+            ours[name].set_value(filling.fill(name, shape, kind, described["salt"]))
+    return network
+
+
+def _batch(described: dict) -> dict[str, np.ndarray]:
+    """Inputs by name; ragged ones as ``(N, T, …)`` padded with zeros, and ``<name>_length`` ``(N,)``."""
+    batch = {}
+    for item in described["inputs"]:
+        value = filling.make_input(described["case"], item, described["salt"])
+        if item["recursive_seq_lens"]:
+            lengths = item["recursive_seq_lens"][-1]
+            rows = np.split(value, np.cumsum(lengths)[:-1])
+            value = np.zeros((len(lengths), max(lengths), *value.shape[1:]), value.dtype)
+            for i, row in enumerate(rows):
+                value[i, : len(row)] = row
+            batch[f"{item['name']}_length"] = np.array(lengths, np.int64)
+        batch[item["name"]] = value
+    return batch
+
+
+def _fetches(case: Case, described: dict, losses: dict, outputs: dict, batch: dict) -> list:
+    """Our values in the order of the 2019 fetch list."""
+    spec = case.spec
+    wanted = len(described["fetches"])
+    everything = [losses[name] for name in spec.losses] if losses else []
+    everything += [outputs[name] for name in spec.outputs]
+    everything += [batch[name] for name in spec.targets if name in batch]
+    return everything[-wanted:] if wanted < len(everything) else everything
+
+
+def _forward_case(case: Case, described: dict, arrays) -> None:
+    network = _filled_network(case, described)
+    network.eval()
+    batch = {name: paddle.to_tensor(value) for name, value in _batch(described).items()}
+    with paddle.no_grad():
+        outputs = network(*(batch[name] for name in case.spec.inputs))
+        has_targets = all(name in batch for name in case.spec.targets)
+        losses = network.loss(outputs, batch) if has_targets else {}
+    got = _fetches(case, described, losses, outputs, batch)
+    for fetch, value in zip(described["fetches"], got, strict=True):
+        what = f"{case.id} {fetch['key']} ({fetch['var']})"
+        limit = tolerance(case.spec.name, "forward")
+        assert_stored(value.numpy().reshape(fetch["shape"]), stored(arrays, fetch["key"]), limit, what)
+
+
+class _Recorded:
+    """Stands in for random draws: hands out the tensors recorded at one step, in order."""
+
+    def __init__(self, arrays, step: int) -> None:
+        names = [name for name in arrays.files if name.startswith(f"step{step}_rnd")]
+        self.values = [arrays[f"step{step}_rnd{i}"] for i in range(len(names))]
+
+    def dropout(self, x, p=0.5, *args, training=True, **kwargs):
+        assert training and self.values, "a dropout that 2019 did not have"
+        return x * paddle.to_tensor(self.values.pop(0).reshape(x.shape), dtype=x.dtype)
+
+    def rand(self, shape, dtype="float32", name=None):
+        return paddle.to_tensor(self.values.pop(0).reshape(shape), dtype=dtype)
+
+
+def _training_case(case: Case, described: dict, arrays, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, limit = case.spec, lambda check: tolerance(case.spec.name, check)
+    network = _filled_network(case, described)
+    sections, file = sections_of(described)
+    ours = {p.name: p for p in network.parameters()}
+    start = {name: p.numpy() for name, p in ours.items()}
+    _compare_parameters(described, arrays, ours, 0, 1e-6)
+    with paddle.utils.unique_name.guard():
+        updates = build.solver(spec, sections, file).build(network.parameters())
+    batch = {name: paddle.to_tensor(value) for name, value in _batch(described).items()}
+    network.train()
+    for step in range(1, described["steps"] + 1):
+        recorded = _Recorded(arrays, step)
+        if recorded.values:
+            monkeypatch.setattr(paddle.nn.functional, "dropout", recorded.dropout)
+            monkeypatch.setattr(paddle, "rand", recorded.rand)
+        assert_close(updates.get_lr(), arrays["lr"][step - 1], limit("rate"), f"rate of step {step}")
+        outputs = network(*(batch[name] for name in spec.inputs))
+        losses = network.loss(outputs, batch)
+        losses["loss"].backward()
+        got = _fetches(case, described, losses, outputs, batch)
+        for fetch, value in zip(described["fetches"], got, strict=True):
+            is_loss = fetch["key"] in {f"out{i}" for i in range(len(spec.losses))}
+            check = "loss" if is_loss else "forward_in_training"
+            expected = stored(arrays, f"step{step}_{fetch['key']}")
+            value = value.numpy().reshape(fetch["shape"])
+            assert_stored(value, expected, limit(check), f"step {step} {fetch['key']}")
+        assert not recorded.values, "2019 drew more random numbers"
+        if step == 1 and "g_step1_l2" in arrays.files:
+            _compare_gradients(case, described, arrays, ours, start)
+        updates.step()
+        updates.clear_grad()
+        optimizer.advance(updates)
+        if f"p_step{step}_l2" in arrays.files:
+            _compare_parameters(described, arrays, ours, step, limit("parameter"))
+
+
+def _compare_parameters(described: dict, arrays, ours: dict, step: int, limit: float) -> None:
+    for i, name in enumerate(described["param_order"]):
+        value = ours[name].numpy().astype(np.float64).reshape(-1)
+        norm = float(arrays[f"p_step{step}_l2"][i])
+        first = arrays[f"p_step{step}_first8"][i][: value.size].astype(np.float64)
+        what = f"{name} after {step} steps"
+        assert abs(np.sqrt((value**2).sum()) - norm) <= limit * max(norm, 1e-30), what
+        assert np.abs(value[:8] - first[: value[:8].size]).max() <= limit * max(norm, 1e-30), what
+
+
+def _compare_gradients(case: Case, described: dict, arrays, ours: dict, start: dict) -> None:
+    """Recorded gradients include the weight decay, unless the optimizer clips."""
+    recorded = read_json(case.folder / "parameters.json")
+    rule = recorded["optimizer"].get("regularization") or {}
+    own = {p["name"]: p["regularizer"] for p in recorded["parameters"]}
+    clips = bool(recorded["optimizer"].get("clip") or recorded["optimizer"].get("gradient_clip"))
+    limit = tolerance(case.spec.name, "gradient")
+    for i, name in enumerate(described["grad_order"]):
+        gradient = ours[name].grad.numpy().astype(np.float64)
+        decay = (own.get(name) or rule).get("coeff", 0.0)
+        if not clips:
+            gradient = gradient + decay * start[name]
+        flat, norm = gradient.reshape(-1), float(arrays["g_step1_l2"][i])
+        first = arrays["g_step1_first8"][i].astype(np.float64)[: flat[:8].size]
+        assert abs(np.sqrt((flat**2).sum()) - norm) <= limit * max(norm, 1e-30), f"gradient of {name}"
+        assert np.abs(flat[:8] - first).max() <= limit * max(norm, 1e-30), f"gradient of {name}"
+
+
+def _optimizer_case(case: Case, described: dict, arrays) -> None:
+    """The model's optimizer on a network of two parameters: sum((x w + b) ** 2)."""
+    sections, file = sections_of(described)
+    with paddle.utils.unique_name.guard():
+        layer = paddle.nn.Linear(
+            4, 3, weight_attr=ParamAttr(name="dummy_w"), bias_attr=ParamAttr(name="dummy_b")
+        )
+        layer.weight.set_value(filling.fill("dummy_w", [4, 3], "weight"))
+        layer.bias.set_value(filling.fill("dummy_b", [3], "bias"))
+        updates = resolve(case.spec.part("solver"), sections, "TRAIN", file).build(layer.parameters())
+    item = {"name": "x", "shape": [5, 4], "dtype": "float32", "kind": "normal", "kw": {}}
+    x = paddle.to_tensor(filling.make_input("lr_dummy", item))
+    limit = tolerance(case.spec.name, "optimizer")
+    for step in range(len(arrays["lr"])):
+        assert_close(updates.get_lr(), arrays["lr"][step], 1e-6, f"rate of step {step}")
+        if "loss" in arrays.files:
+            loss = paddle.square(layer(x)).sum()
+            loss.backward()
+            updates.step()
+            updates.clear_grad()
+            assert_close(float(loss), arrays["loss"][step], limit, f"loss of step {step}")
+            assert_close(layer.weight.numpy(), arrays["dummy_w"][step], limit, f"w, step {step}")
+            assert_close(layer.bias.numpy(), arrays["dummy_b"][step], limit, f"b, step {step}")
+        optimizer.advance(updates)

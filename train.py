@@ -1,0 +1,136 @@
+"""Train a model of the zoo: ``python train.py --model_name=TSN --config=configs/tsn.yaml``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sys
+from pathlib import Path
+
+import paddle
+
+from models import ZOO
+from utils import build, checkpoint, cli, device, engine, loader, log, program, snapshot
+from utils.config import RunConfig, resolve, to_yaml
+from utils.errors import ConfigError
+
+logger = logging.getLogger("train")
+
+
+def main(argv: list[str]) -> int:
+    args = cli.train_parser(ZOO).parse_args(argv)
+    both = {"batch_size": args.batch_size, "use_gpu": args.use_gpu}
+    only = {name: getattr(args, name) for name in ("learning_rate", "epoch", "fix_random_seed")}
+    spec, sections = cli.recipe(args, ZOO, {"TRAIN": {**both, **only}, "VALID": both})
+    run = resolve(RunConfig, sections, "TRAIN", args.config)
+    processes = args.num_processes or device.default_processes(args.use_gpu, run.use_gpu)
+    if processes > 1 and not device.under_launcher():
+        script, log_dir = os.path.abspath(__file__), os.path.join(args.save_dir, "log")
+        return device.start_ranks(processes, args.use_gpu, script, argv, log_dir)
+    on = device.set_device(args.use_gpu, run.use_gpu)
+    device.connect()
+    log.setup(device.rank())
+    log.show_config(logger, "Train", sections)
+    logger.info(f"{spec.name} on {on}, batch {run.batch_size} over {device.world_size()} process(es)")
+    with paddle.utils.unique_name.guard():  # accumulators are named *_0, whatever ran before
+        return train(args, spec, sections, run)
+
+
+def train(args, spec, sections, run: RunConfig) -> int:
+    save_dir, file = Path(args.save_dir), args.config
+    resume = checkpoint.find_resume(args.resume, args.save_dir, spec.name) if args.resume else None
+    seed = run_seed(run, resume)
+    reader = build.reader(spec, sections, "TRAIN", file, seed)
+    check_batch(run.batch_size, len(reader))
+    validate = validation(args, spec, sections) if args.valid_interval else None
+    network = build.network(spec, sections, "TRAIN", file, seed)
+    solver = build.solver(spec, sections, file)
+    called = program.compiled(network) if args.to_static else network
+    called = paddle.DataParallel(called) if device.world_size() > 1 else called
+    optimizer = solver.build(network.parameters())
+    trainer = engine.Trainer(spec, network, called, optimizer, seed, run.epoch)
+    snapshots = snapshot.Snapshots(trainer, save_dir, run.batch_size, sections)
+    if resume:
+        snapshots.resume(resume, solver.counter_begin)
+    else:
+        snapshot.start(trainer, args.pretrain, build.network_config(spec, sections, "TRAIN", file))
+    workers = loader.num_workers(args.num_workers, run.num_reader_threads, device.world_size())
+    metric = build.metric(spec, sections, "TRAIN", file)
+    jsonl = log.JsonLog(save_dir / "log.jsonl" if device.rank() == 0 else None)
+    if device.rank() == 0:
+        checkpoint.write_atomic(save_dir / f"{spec.name}_config.yaml", to_yaml(sections).encode())
+    if run.epoch == 0:
+        snapshots.save(epoch_finished=False)
+
+    while trainer.epoch < run.epoch:
+        rate = trainer.optimizer.get_lr()
+        logger.info(f"------- epoch {trainer.epoch}, learning rate {rate:g}, step {trainer.step} -------")
+        reader.set_epoch(trainer.epoch)
+        order = loader.training_order(len(reader), seed, trainer.epoch)
+        share = (device.rank(), device.world_size(), trainer.iteration)
+        batches = loader.Loader(reader, loader.training_batches(order, run.batch_size, *share), workers)
+        with engine.stop_signals() as stopped:
+
+            def after_step(stopped=stopped) -> None:
+                stop = device.any_rank(stopped() is not None)
+                if stop or (args.save_interval and trainer.step % args.save_interval == 0):
+                    snapshots.save(epoch_finished=False)
+                if stop:
+                    raise engine.interrupted(stopped(), f"{snapshots.last}.pdparams")
+
+            engine.train_epoch(
+                trainer, batches, metric, run.batch_size, args.log_interval, jsonl, after_step
+            )
+            snapshots.save(epoch_finished=True)
+        if validate and (trainer.epoch + 1) % args.valid_interval == 0:
+            result, failed = validate(network)
+            logger.info(f"[TEST] Finish {log.values_text(result)}; {len(failed)} could not be read")
+            jsonl.write(kind="valid", epoch=trainer.epoch, **result, failed=len(failed))
+            snapshots.scored(result)
+        trainer.epoch, trainer.iteration = trainer.epoch + 1, 0
+    return 0
+
+
+def run_seed(run: RunConfig, resume: str | None) -> int:
+    """The seed of the resumed run, of the recipe, 0 for --fix_random_seed, else a new one for all ranks."""
+    about = checkpoint.read_about(resume) if resume else None
+    if about:
+        return about["seed"]
+    if run.seed is not None:
+        return run.seed
+    return 0 if run.fix_random_seed else device.gather(random.SystemRandom().randrange(2**20))[0]
+
+
+def check_batch(batch_size: int, num_samples: int) -> None:
+    world = device.world_size()
+    if batch_size % world:
+        nearest = max(1, round(batch_size / world)) * world
+        raise ConfigError(f"batch_size {batch_size} cannot be shared by {world} processes; nearest: {nearest}")
+    if num_samples < batch_size:
+        raise ConfigError(
+            f"TRAIN.filelist has {num_samples} samples, fewer than one batch of {batch_size}; "
+            f"lower --batch_size"
+        )
+
+
+def validation(args, spec, sections):
+    """A function that scores a network on the VALID list. Raises at once where the list is missing."""
+    run = resolve(RunConfig, sections, "VALID", args.config)
+    reader = build.reader(spec, sections, "VALID", args.config)
+    metric = build.metric(spec, sections, "VALID", args.config)
+    world = device.world_size()
+    batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
+    workers = loader.num_workers(args.num_workers, run.num_reader_threads, world)
+    names = spec.outputs + spec.loss_inputs
+
+    def validate(network):
+        infer, loss = program.eager(network, spec, names), program.loss_function(network)
+        samples = loader.Loader(reader, batches, workers)
+        return engine.evaluate(spec, infer, loss, samples, metric, "TEST", args.log_interval)
+
+    return validate
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

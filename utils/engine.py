@@ -1,0 +1,251 @@
+"""Plain loops: train an epoch, evaluate, predict. They know no model, no path and no flag."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import paddle
+
+from utils import device, optimizer
+from utils.errors import DataError, Interrupted, ZooError
+from utils.loader import Failures, Loader
+from utils.log import JsonLog, bar, values_text
+from utils.program import Infer
+from utils.registry import ModelSpec
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Trainer:
+    """What training changes, and where it stands. ``step`` counts optimizer steps of the whole run."""
+
+    spec: ModelSpec
+    network: paddle.nn.Layer  # holds the parameters
+    run: paddle.nn.Layer  # what is called: the network, its Program, or DataParallel around either
+    optimizer: paddle.optimizer.Optimizer
+    seed: int
+    epochs: int
+    epoch: int = 0
+    iteration: int = 0  # batches of this epoch that are done
+    step: int = 0
+    failed: dict[str, str] = field(default_factory=dict)  # sample -> reason
+
+
+def train_epoch(
+    trainer: Trainer,
+    loader: Loader,
+    metric: Any,
+    samples_per_batch: int,
+    log_interval: int = 10,
+    jsonl: JsonLog | None = None,
+    after_step: Callable[[], None] = lambda: None,
+) -> None:
+    """Train on every batch of ``loader``; ``after_step`` is called between two steps.
+
+    Raises ZooError when the loss is not finite, DataError when no sample of a batch can be read.
+    """
+    jsonl = jsonl or JsonLog(None)
+    trainer.network.train()
+    rank, total = device.rank(), trainer.iteration + len(loader)
+    seconds, reading, steps = 0.0, 0.0, 0  # since the last logged line
+    progress = bar(len(loader), f"epoch {trainer.epoch}", rank)
+    batches, started = iter(loader), time.perf_counter()
+    while (item := next(batches, None)) is not None:
+        fields, failures = item
+        reading += time.perf_counter() - started
+        _note_failures(trainer, fields, failures)
+        rate = trainer.optimizer.get_lr()
+        outputs, losses = _train_step(trainer, fields)
+        now = time.perf_counter()
+        seconds, steps, started = seconds + now - started, steps + 1, now
+        if log_interval and trainer.iteration % log_interval == 0:
+            values = _batch_values(metric, outputs, losses, fields)
+            cost = seconds / steps
+            record = {
+                "epoch": trainer.epoch,
+                "iter": trainer.iteration,
+                **values,
+                "lr": rate,
+                "batch_cost": cost,
+                "reader_cost": reading / steps,
+                "ips": samples_per_batch / cost,
+                "eta": cost * (total - trainer.iteration + (trainer.epochs - 1 - trainer.epoch) * total),
+            }
+            log.info(_train_line(record))
+            jsonl.write(kind="train", **record)
+            seconds, reading, steps = 0.0, 0.0, 0
+        trainer.iteration += 1
+        progress.update()
+        after_step()
+    progress.close()
+
+
+def _train_step(trainer: Trainer, fields: dict[str, Any]) -> tuple[dict, dict]:
+    # Dropout depends on (seed, step, rank) alone, so that a resumed run repeats an uninterrupted one.
+    paddle.seed((trainer.seed * 1_000_003 + trainer.step * 1009 + device.rank()) % 2**31)
+    outputs = trainer.run(*(fields[name] for name in trainer.spec.inputs))
+    losses = trainer.network.loss(outputs, fields)
+    loss = float(losses["loss"])
+    if not math.isfinite(loss):
+        raise ZooError(
+            f"the loss is {loss} at epoch {trainer.epoch}, iteration {trainer.iteration}, learning rate "
+            f"{trainer.optimizer.get_lr():g}; samples: {', '.join(map(str, fields.get('video', [])[:8]))}. "
+            "The last checkpoint is from before it. A lower --learning_rate may help."
+        )
+    losses["loss"].backward()
+    trainer.optimizer.step()
+    trainer.optimizer.clear_grad()
+    optimizer.advance(trainer.optimizer)
+    trainer.step += 1
+    return outputs, losses
+
+
+def _note_failures(trainer: Trainer, fields: dict[str, Any], failures: Failures) -> None:
+    for name, reason in failures:
+        if name not in trainer.failed:
+            log.warning("skipped %s", reason)
+        trainer.failed[name] = reason
+    if not fields:
+        raise DataError(f"no sample of a batch could be read; the last one: {failures[-1][1]}")
+
+
+def _batch_values(metric: Any, outputs: dict, losses: dict, fields: dict[str, Any]) -> dict[str, float]:
+    metric.reset()
+    arrays = {name: value.numpy() for name, value in {**outputs, **losses}.items()}
+    metric.update(arrays, _arrays(fields))
+    metric.merge(device.gather(metric.state()))
+    return metric.result()
+
+
+def _train_line(record: dict[str, Any]) -> str:
+    values = {k: v for k, v in record.items() if k not in ("epoch", "iter", "lr", "eta")}
+    times = {k: values.pop(k) for k in ("batch_cost", "reader_cost", "ips")}
+    return (
+        f"[TRAIN {time.strftime('%Y-%m-%d %H:%M:%S')}] Epoch {record['epoch']}, iter {record['iter']}, "
+        f"{values_text(values)}, lr: {record['lr']:g}, batch_cost: {times['batch_cost']:.5f} sec, "
+        f"reader_cost: {times['reader_cost']:.5f} sec, ips: {times['ips']:.5f} samples/sec, "
+        f"eta: {_duration(record['eta'])}"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def _arrays(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.numpy() if isinstance(v, paddle.Tensor) else v for k, v in fields.items()}
+
+
+def evaluate(
+    spec: ModelSpec,
+    infer: Infer,
+    loss: Callable[[dict, dict], dict] | None,
+    loader: Loader,
+    metric: Any,
+    title: str,
+    log_interval: int = 1,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Score every sample of ``loader`` over all ranks; ``(result, failed sample -> reason)``.
+
+    ``result`` counts only what was scored. Raises ZooError if a sample is neither scored nor failed.
+    """
+    metric.reset()
+    failed: dict[str, str] = {}
+    scored = 0
+    progress = bar(len(loader), title, device.rank())
+    for i, (fields, failures) in enumerate(loader):
+        _say_failures(failures, failed)
+        progress.update()
+        if not fields:
+            continue
+        batch = _arrays(fields)
+        outputs = infer({name: batch[name] for name in spec.inputs})
+        metric.update({**outputs, **(loss(outputs, batch) if loss else {})}, batch)
+        scored += len(batch[spec.inputs[0]])
+        if log_interval and i % log_interval == 0:
+            log.info(f"[{title}] Batch {i} {values_text(metric.result())}")
+    progress.close()
+    counted = device.gather((scored, len(loader.reader) if device.rank() == 0 else 0, failed))
+    metric.merge(device.gather(metric.state()))
+    failed = {name: reason for _, _, part in counted for name, reason in part.items()}
+    scored, expected = sum(part[0] for part in counted), counted[0][1]
+    if scored + sum(len(part[2]) for part in counted) < expected:
+        raise ZooError(f"{expected} samples were to be evaluated, but only {scored} were")
+    return metric.result(), failed
+
+
+def _say_failures(failures: Failures, failed: dict[str, str]) -> None:
+    for name, reason in failures:
+        log.error("cannot read %s", reason)
+        failed[name] = reason
+
+
+def predict(
+    spec: ModelSpec, infer: Infer, loader: Loader, metric: Any, log_interval: int = 1
+) -> list[dict[str, Any]]:
+    """One record a sample, in the order of the list; ``{"video", "error"}`` for one that cannot be read."""
+    records: dict[int, dict[str, Any]] = {}
+    progress = bar(len(loader), "predict", device.rank())
+    for i, (fields, failures) in enumerate(loader):
+        failed = dict(failures)
+        decoded = []
+        if fields:
+            batch = _arrays(fields)
+            decoded = metric.decode(infer({name: batch[name] for name in spec.inputs}), batch)
+        remaining = iter(decoded)
+        for index in loader.batches[i]:
+            name = loader.reader.describe(index)
+            if name in failed:
+                log.error("cannot read %s", failed[name])
+                records[index] = {"video": name, "error": failed[name]}
+            else:
+                records[index] = next(remaining)
+        progress.update()
+        if log_interval and i % log_interval == 0:
+            log.info(f"Processed {len(records)} samples")
+    progress.close()
+    merged = {index: record for part in device.gather(records) for index, record in part.items()}
+    return [merged[index] for index in sorted(merged)]
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], int | None]]:
+    """Within it Ctrl-C and SIGTERM only set a flag, which the given function reads (the signal).
+
+    A second Ctrl-C interrupts at once. Outside the main thread nothing is changed.
+    """
+    got: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if got and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        got.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: got[0] if got else None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def interrupted(number: int, checkpoint: str) -> Interrupted:
+    name = signal.Signals(number).name
+    return Interrupted(f"{name}; {checkpoint} is whole, go on with --resume=auto", 128 + number)
+
+

@@ -1,0 +1,186 @@
+"""Batches from a reader: order, sharding, worker processes, and what happens to samples that fail.
+
+A reader is a map-style data set: ``len(reader)``, ``reader[i]`` -> dict of numpy arrays and strings,
+``reader.describe(i)`` -> the name used in messages, ``reader.set_epoch(n)``. It raises DataError for a
+sample that cannot be read; every other exception is a bug and stops the run with the sample's name.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from paddle.io import DataLoader, Dataset, get_worker_info
+
+from utils.errors import DataError
+
+Fields = dict[str, Any]  # name -> Tensor (batch first), or a list of strings
+Failures = list[tuple[str, str]]  # (sample, reason)
+
+
+def training_order(num_samples: int, seed: int, epoch: int) -> list[int]:
+    """Shuffled sample indices of one epoch; seed 0 gives the order of 2019."""
+    order = list(range(num_samples))
+    random.Random(seed + epoch).shuffle(order)
+    return order
+
+
+def training_batches(
+    order: Sequence[int], batch_size: int, rank: int = 0, world_size: int = 1, skip: int = 0
+) -> list[list[int]]:
+    """This rank's share of every full batch of ``batch_size`` (over all ranks); the tail is dropped.
+
+    The first ``skip`` batches are left out: they were trained on before the checkpoint.
+    """
+    starts = range(0, len(order) - batch_size + 1, batch_size)
+    return [list(order[s : s + batch_size][rank::world_size]) for s in starts][skip:]
+
+
+def evaluation_batches(
+    num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1
+) -> list[list[int]]:
+    """Every sample exactly once over all ranks, in list order; the last batch may be smaller."""
+    mine = list(range(num_samples))[rank::world_size]
+    size = max(1, batch_size // world_size)
+    return [mine[s : s + size] for s in range(0, len(mine), size)]
+
+
+def collate(samples: Sequence[Fields]) -> Fields:
+    """Arrays of one shape are stacked, anything else becomes a list."""
+    batch = {}
+    for name, first in samples[0].items():
+        column = [sample[name] for sample in samples]
+        batch[name] = np.stack(column) if isinstance(first, np.ndarray) else column
+    return batch
+
+
+def num_workers(asked: int | None, recipe: int, world_size: int) -> int:
+    """Reader processes a rank: as asked, else the recipe's number but at most one a free core."""
+    if asked is not None:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(recipe, cores // world_size)
+
+
+class _Guarded(Dataset):
+    """A reader whose samples never raise: Paddle's loader hangs (0 workers) or loses the message.
+
+    Each item is ``("ok", sample)``, ``("data", name, reason)`` or ``("bug", name, traceback)``. The
+    index being read is noted in shared memory, so that a killed worker's sample can be named.
+    """
+
+    def __init__(self, reader: Dataset, reading: Any) -> None:
+        super().__init__()
+        self.reader, self.reading = reader, reading
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> tuple:
+        worker = get_worker_info()
+        slot = worker.id if worker else 0
+        self.reading[slot] = index
+        try:
+            return ("ok", self.reader[index])
+        except DataError as error:
+            return ("data", self.reader.describe(index), str(error))
+        except Exception:  # reported by the main process, with this traceback
+            return ("bug", self.reader.describe(index), traceback.format_exc())
+        finally:
+            self.reading[slot] = -1
+
+
+class _Collate:
+    """Collates what could be read; failures travel beside it as lists of strings."""
+
+    def __init__(self, collate_samples: Any) -> None:
+        self.collate_samples = collate_samples
+
+    def __call__(self, items: Sequence[tuple]) -> Fields:
+        good = [item[1] for item in items if item[0] == "ok"]
+        packed: Fields = {"failures": [list(item) for item in items if item[0] != "ok"]}
+        try:
+            packed["fields"] = self.collate_samples(good) if good else {}
+        except Exception:
+            packed["fields"] = {}
+            packed["failures"].append(["bug", "collating a batch", traceback.format_exc()])
+        return packed
+
+
+def _leave_signals_to_the_main_process(worker_id: int) -> None:
+    del worker_id
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class Loader:
+    """Iterates over ``(fields, failures)`` for the given lists of sample indices, in their order.
+
+    Args:
+        reader: the data set, see above. ``reader.collate`` replaces ``collate`` where it has one.
+        batches: sample indices of each batch.
+        workers: reader processes; 0 reads in a thread of this process.
+
+    Raises (while iterating):
+        DataError: a worker process died; names what it was reading.
+        RuntimeError: a reader raised something else than DataError; holds name and traceback.
+    """
+
+    def __init__(self, reader: Dataset, batches: Sequence[Sequence[int]], workers: int = 0) -> None:
+        self.reader, self.batches, self.workers = reader, batches, workers
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[tuple[Fields, Failures]]:
+        reading = multiprocessing.RawArray("q", [-1] * max(1, self.workers))
+        loader = DataLoader(
+            _Guarded(self.reader, reading),
+            batch_sampler=_Batches(self.batches),
+            num_workers=self.workers,
+            collate_fn=_Collate(getattr(self.reader, "collate", collate)),
+            worker_init_fn=_leave_signals_to_the_main_process,
+            return_list=True,
+        )
+        items = iter(loader)
+        while True:
+            try:
+                packed = next(items)
+            except StopIteration:
+                return
+            except (SystemError, RuntimeError) as error:
+                names = [self.reader.describe(index) for index in reading if index >= 0]
+                what = f" while reading {', '.join(names)}" if names else ""
+                raise DataError(
+                    f"a reader process died{what} ({_first_line(error)}). Out of memory? Fewer "
+                    "processes need less: --num_workers=1; --num_workers=0 reads in the main process."
+                ) from error
+            failures = packed.pop("failures", [])
+            for kind, name, reason in failures:
+                if kind == "bug":
+                    raise RuntimeError(f"reading {name} failed:\n{reason}")
+            yield packed.get("fields", {}), [(name, reason) for _, name, reason in failures]
+
+
+class _Batches:
+    """What Paddle's loader asks of a batch sampler."""
+
+    def __init__(self, batches: Sequence[Sequence[int]]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Sequence[int]]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].split(" (at /")[0] if lines else type(error).__name__

@@ -1,0 +1,61 @@
+"""What a run says: lines on stdout for people, ``log.jsonl`` for programs, a bar on a terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+def setup(rank: int) -> None:
+    """Log to stdout: everything on rank 0, warnings on the others. Filters Paddle's own noise."""
+    prefix = f"[rank {rank}] " if rank else ""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter(f"{prefix}[%(levelname)s: %(filename)s: %(lineno)4d]: %(message)s"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING if rank else logging.INFO)
+    warnings.filterwarnings("ignore", message=".*ccache.*")
+    warnings.filterwarnings("ignore", message=".*'place' interface for pir graph mode.*")
+
+
+def show_config(log: logging.Logger, title: str, sections: dict[str, dict[str, Any]]) -> None:
+    """The resolved recipe, in the layout of 2019."""
+    log.info(f"---------------- {title:>5} Arguments ----------------")
+    for section, keys in sections.items():
+        log.info(f"{section}:")
+        for name, value in keys.items():
+            log.info(f"    {name}:{value}")
+    log.info("-------------------------------------------------")
+
+
+def values_text(values: dict[str, float]) -> str:
+    return ", ".join(f"{name}: {value:.6g}" for name, value in values.items())
+
+
+class JsonLog:
+    """Appends one JSON object a line to ``path``; each line is written whole."""
+
+    def __init__(self, path: str | Path | None) -> None:
+        self.path = path
+
+    def write(self, **record: Any) -> None:
+        if self.path is None:
+            return
+        record = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **record}
+        line = json.dumps(record, ensure_ascii=False, default=float) + "\n"
+        os.makedirs(os.path.dirname(str(self.path)) or ".", exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(line)
+
+
+def bar(total: int, title: str, rank: int = 0) -> tqdm:
+    """A progress bar on stderr; silent when stderr is no terminal, and on other ranks."""
+    return tqdm(total=total, desc=title, leave=False, disable=rank != 0 or not sys.stderr.isatty())

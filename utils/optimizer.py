@@ -1,0 +1,42 @@
+"""Optimizers with the 2019 rules: raw gradient -> clip -> + weight decay -> update.
+
+The decay is L2 on every parameter without a rule of its own (``ParamAttr(regularizer=…)``); a step
+counter starts at 0 and the rate is ``values[i]`` while ``step < boundaries[i]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import paddle
+from paddle.optimizer.lr import LRScheduler, PiecewiseDecay
+
+
+def step_decay(learning_rate: float, gamma: float, boundaries: Sequence[float]) -> PiecewiseDecay:
+    """Rate times ``gamma`` after each boundary, in steps; boundaries need not be whole numbers."""
+    values = [learning_rate * gamma**i for i in range(len(boundaries) + 1)]
+    return PiecewiseDecay(boundaries=list(boundaries), values=values)
+
+
+def momentum(
+    schedule: LRScheduler | float,
+    parameters: Sequence[paddle.Tensor],
+    mu: float,
+    weight_decay: float,
+    nesterov: bool = False,
+) -> paddle.optimizer.Momentum:
+    """``v = mu * v + g; w -= lr * v`` (Nesterov: ``w -= lr * (g + mu * v)``)."""
+    return paddle.optimizer.Momentum(
+        learning_rate=schedule,
+        momentum=mu,
+        parameters=list(parameters),
+        weight_decay=paddle.regularizer.L2Decay(weight_decay),
+        use_nesterov=nesterov,
+    )
+
+
+def advance(optimizer: paddle.optimizer.Optimizer) -> None:
+    """Count one step of the learning-rate schedule, if there is one."""
+    schedule = optimizer._learning_rate
+    if isinstance(schedule, LRScheduler):
+        schedule.step()

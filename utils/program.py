@@ -1,0 +1,168 @@
+"""A network as a compiled Program: for training, for export, and for the oneDNN predictor on CPU."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import paddle
+import paddle.inference
+from paddle import nn
+from paddle.static import InputSpec
+
+from utils.registry import ModelSpec
+
+log = logging.getLogger(__name__)
+Infer = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+AGREEMENT = 1e-4  # of the output's scale, between the predictor and eager
+
+
+class _Outputs(nn.Layer):
+    """The network with the row's outputs as a tuple: a saved Program does not keep names."""
+
+    def __init__(self, network: nn.Layer, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.network, self.names = network, names
+
+    def forward(self, *inputs):
+        outputs = self.network(*inputs)
+        return tuple(outputs[name] for name in self.names)
+
+
+def compiled(network: nn.Layer) -> nn.Layer:
+    """The same network, run as a Program (``--to_static=True``)."""
+    return paddle.jit.to_static(network, full_graph=True)
+
+
+def export(
+    network: nn.Layer, spec: ModelSpec, names: tuple[str, ...], example: dict[str, np.ndarray], prefix: str
+) -> list[str]:
+    """Write the inference Program beside ``prefix``; it gives ``names``, and its batch axis is free.
+
+    ``example`` shows the shape and type of each of ``spec.inputs``. Returns the files written: the
+    Program (``.json``; ``.pdmodel`` with Paddle 2) and its parameters (``.pdiparams``).
+    """
+    shapes = [
+        InputSpec([None, *example[name].shape[1:]], str(example[name].dtype), name) for name in spec.inputs
+    ]
+    was_training = network.training
+    network.eval()
+    paddle.jit.save(_Outputs(network, names), prefix, input_spec=shapes)
+    if was_training:
+        network.train()
+    folder, name = os.path.split(prefix)
+    written = sorted(file for file in os.listdir(folder or ".") if file.startswith(f"{name}."))
+    return [os.path.join(folder, file) for file in written]
+
+
+def predictor(prefix: str, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
+    """Run an exported Program on CPU with oneDNN: dict of input arrays -> dict of output arrays."""
+    program = next(f"{prefix}{end}" for end in (".json", ".pdmodel") if Path(f"{prefix}{end}").exists())
+    config = paddle.inference.Config(program, f"{prefix}.pdiparams")
+    config.disable_gpu()
+    config.disable_glog_info()
+    config.set_cpu_math_library_num_threads(num_threads())
+    config.enable_mkldnn()
+    engine = paddle.inference.create_predictor(config)
+
+    def infer(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for name in spec.inputs:
+            engine.get_input_handle(name).copy_from_cpu(np.ascontiguousarray(inputs[name]))
+        engine.run()
+        values = [engine.get_output_handle(name).copy_to_cpu() for name in engine.get_output_names()]
+        return dict(zip(names, values, strict=True))
+
+    return infer
+
+
+def num_threads() -> int:
+    """Threads for CPU inference: OMP_NUM_THREADS, else every core this process may use."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given) > 0:
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def eager(network: nn.Layer, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
+    """Run the network itself: dict of input arrays -> dict of output arrays."""
+
+    def infer(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        network.eval()
+        with paddle.no_grad():
+            outputs = network(*(paddle.to_tensor(inputs[name]) for name in spec.inputs))
+        return {name: outputs[name].numpy() for name in names}
+
+    return infer
+
+
+def inference(
+    network: nn.Layer, spec: ModelSpec, names: tuple[str, ...], on_gpu: bool, to_static: bool
+) -> Infer:
+    """The fastest right path for this model on this device; the log names it.
+
+    On CPU the oneDNN predictor, built at the first batch and compared with eager on it; where they do
+    not agree to ``AGREEMENT``, or the row says so, eager.
+    """
+    if to_static:
+        log.info("inference path: compiled Program")
+        return eager(compiled(network), spec, names)
+    if on_gpu or spec.cpu_path == "eager":
+        reason = "" if on_gpu or not spec.cpu_path_reason else f" ({spec.cpu_path_reason})"
+        log.info("inference path: eager%s", reason)
+        return eager(network, spec, names)
+    return _OneDNN(network, spec, names)
+
+
+class _OneDNN:
+    """Builds the predictor at the first batch, when the shapes are known, and checks it there."""
+
+    def __init__(self, network: nn.Layer, spec: ModelSpec, names: tuple[str, ...]) -> None:
+        self.network, self.spec, self.names = network, spec, names
+        self.run: Infer | None = None
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if self.run is not None:
+            return self.run(inputs)
+        plain = eager(self.network, self.spec, self.names)
+        expected = plain(inputs)
+        with tempfile.TemporaryDirectory() as folder:
+            prefix = os.path.join(folder, "program")
+            export(self.network, self.spec, self.names, inputs, prefix)
+            self.run = predictor(prefix, self.spec, self.names)
+        got = self.run(inputs)
+        difference = max(_difference(got[name], expected[name]) for name in self.names)
+        if difference <= AGREEMENT:
+            log.info("inference path: oneDNN predictor (agrees with eager to %.1e)", difference)
+            return got
+        log.warning(
+            "inference path: eager; the oneDNN predictor differs by %.1e > %.0e on the first batch",
+            difference,
+            AGREEMENT,
+        )
+        self.run = plain
+        return expected
+
+
+def loss_function(network: nn.Layer) -> Callable[[dict, dict], dict[str, np.ndarray]]:
+    """``network.loss`` on arrays, for evaluation."""
+
+    def loss(outputs: dict[str, np.ndarray], batch: dict) -> dict[str, np.ndarray]:
+        with paddle.no_grad():
+            tensors = [
+                {k: paddle.to_tensor(v) if isinstance(v, np.ndarray) else v for k, v in group.items()}
+                for group in (outputs, batch)
+            ]
+            return {name: value.numpy() for name, value in network.loss(*tensors).items()}
+
+    return loss
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest difference relative to the scale of ``b``; infinite where either is not finite."""
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        return float("inf")
+    return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30)) if a.size else 0.0

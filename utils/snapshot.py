@@ -1,0 +1,128 @@
+"""A training run on disk: what is saved of it, when, and how it goes on from there.
+
+The random state is a function of (seed, step) and the order of samples one of (seed, epoch), so seed,
+epoch, iteration and step restore a run exactly, also in the middle of an epoch.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from utils import checkpoint, device, weights
+from utils.config import Config
+from utils.engine import Trainer
+from utils.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class Snapshots:
+    """Writes the checkpoints of one run into ``save_dir``; only rank 0 touches the disk.
+
+    ``<Model>`` is always the last state, ``<Model>_epoch<N>`` the end of each epoch, ``<Model>_best``
+    the best validation so far.
+    """
+
+    def __init__(self, trainer: Trainer, save_dir: Path, batch_size: int, config: dict[str, Any]) -> None:
+        self.trainer, self.last = trainer, save_dir / trainer.spec.name
+        self.about = {
+            "model": trainer.spec.name,
+            "seed": trainer.seed,
+            "batch_size": batch_size,
+            "config": config,
+            "versions": {
+                "paddle": paddle.__version__,
+                "numpy": np.__version__,
+                "python": sys.version.split()[0],
+            },
+        }
+        self.best: float | None = None
+
+    def save(self, epoch_finished: bool) -> None:
+        """The present state as the last one, and as this epoch's where it is finished."""
+        trainer = self.trainer
+        statistics = [p for p in trainer.network.parameters() if p.stop_gradient]
+        device.share_from_rank_0(statistics)
+        if device.rank() != 0:
+            return
+        state = checkpoint.network_state(trainer.network)
+        optimizer = checkpoint.optimizer_state(trainer.optimizer)
+        prefixes = [self.last]
+        if epoch_finished:
+            prefixes.insert(0, self.last.with_name(f"{self.last.name}_epoch{trainer.epoch}"))
+        checkpoint.save(prefixes, state, optimizer, self._about(epoch_finished))
+
+    def _about(self, epoch_finished: bool, metric: dict[str, float] | None = None) -> dict[str, Any]:
+        trainer = self.trainer
+        return {
+            **self.about,
+            "epoch": trainer.epoch,
+            "iteration": trainer.iteration,
+            "epoch_finished": epoch_finished,
+            "step": trainer.step,
+            "metric": metric,
+            "best": self.best,
+            "failed": trainer.failed,
+        }
+
+    def scored(self, metric: dict[str, float]) -> None:
+        """Note the validation of the epoch just saved; keep it as the best one if it is."""
+        spec, trainer = self.trainer.spec, self.trainer
+        value = metric.get(spec.best)
+        is_best = value is not None and (
+            self.best is None or (value > self.best if spec.best_is_higher else value < self.best)
+        )
+        if is_best:
+            self.best = value
+        if device.rank() != 0:
+            return
+        about = self._about(True, metric)
+        for prefix in (self.last.with_name(f"{self.last.name}_epoch{trainer.epoch}"), self.last):
+            checkpoint.annotate(prefix, about)
+        if is_best:
+            best = self.last.with_name(f"{self.last.name}_best")
+            checkpoint.save([best], checkpoint.network_state(trainer.network), None, about)
+            log.info(f"best {spec.best} so far: {value:.6g}, kept as {best}.pdparams")
+
+    def resume(self, prefix: str, counter_begin: int) -> None:
+        """Continue from ``prefix``: a checkpoint of ours, or 2019's files (or parameters alone).
+
+        Raises WeightsError for weights that do not fit, ConfigError for another batch size in the
+        middle of an epoch.
+        """
+        trainer, about = self.trainer, checkpoint.read_about(prefix)
+        report = checkpoint.load_weights(trainer.network, f"{prefix}.pdparams")
+        has_optimizer = checkpoint.load_optimizer(trainer.optimizer, prefix, counter_begin)
+        if about is None or not has_optimizer:
+            what = "epoch 0" if has_optimizer else "epoch 0 with a fresh optimizer"
+            log.warning(f"{prefix} is a checkpoint without a description or optimizer: starting at {what}")
+            return
+        trainer.epoch, trainer.iteration = about["epoch"], about["iteration"]
+        trainer.step, self.best = about["step"], about["best"]
+        trainer.failed.update(about["failed"])
+        if about["epoch_finished"]:
+            trainer.epoch, trainer.iteration = trainer.epoch + 1, 0
+        elif about["batch_size"] != self.about["batch_size"]:
+            raise ConfigError(
+                f"{prefix} stands in the middle of an epoch of batch {about['batch_size']}; "
+                f"go on with that batch size, not {self.about['batch_size']}"
+            )
+        log.info(f"{report}\nresuming at epoch {trainer.epoch}, iteration {trainer.iteration}")
+
+
+def start(trainer: Trainer, pretrain: str | None, config: Config) -> None:
+    """Load the weights that training starts from: ``--pretrain``, else the model's usual ones.
+
+    ``none`` starts from scratch. Raises WeightsError.
+    """
+    path = pretrain or weights.default_pretrain(trainer.spec, config)
+    if path is None or path.lower() == "none":
+        log.info("starting from scratch")
+    else:
+        log.info("%s", checkpoint.load_pretrained(trainer.network, path))

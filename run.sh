@@ -3,13 +3,11 @@
 #   bash run.sh train|eval|predict|inference NAME CONFIG [flags...]
 #   bash run.sh test [pytest flags...]
 #
-# What 2019 had as variables to edit in this file comes from the environment, all optional:
-#   resume or pretrain, weights, use_gpu, save_dir, save_inference_dir, fix_random_seed,
-#   log_interval, valid_interval      e.g. weights=TSN.pdparams bash run.sh eval TSN ./configs/tsn.yaml
-#   PYTHON         the interpreter to use
-#   REQUIREMENTS   test: a requirements file to use instead of requirements.txt, in its own .venv-...
-# CUDA_VISIBLE_DEVICES is the user's (2019 set it to eight GPUs here). So are the FLAGS_... that 2019
-# exported: today's Paddle accepts them, and they change no result.
+# What 2019 had as variables to edit in this file comes from the environment, all optional: resume or
+# pretrain, weights, use_gpu, save_dir, save_inference_dir, fix_random_seed, log_interval, valid_interval,
+# e.g. weights=TSN.pdparams bash run.sh eval TSN ./configs/tsn.yaml
+# PYTHON names the interpreter. REQUIREMENTS (test) replaces requirements.txt, in a .venv-... of its own.
+# CUDA_VISIBLE_DEVICES and FLAGS_..., which 2019 exported here, are the user's; Paddle 3 accepts both.
 set -euo pipefail
 
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -19,7 +17,6 @@ say() { echo "run.sh: $*"; }
 die() { echo "run.sh: $*" >&2; exit 2; }
 
 # ---- train, eval, predict, inference ----
-
 # Adds --NAME=value to `flags` for each variable that is set; otherwise the program's default holds.
 from_environment() {
   local name
@@ -31,8 +28,7 @@ from_environment() {
 # run_program MODE NAME CONFIG [flags...]. The user's flags come last, so they win.
 run_program() {
   if [ $# -lt 3 ] || [[ $2 == -* || $3 == -* ]]; then
-    echo "usage: bash run.sh $1 NAME CONFIG [flags...], e.g. bash run.sh $1 TSN ./configs/tsn.yaml" >&2
-    exit 2
+    die "usage: bash run.sh $1 NAME CONFIG [flags...], e.g. bash run.sh $1 TSN ./configs/tsn.yaml"
   fi
   local mode=$1 script=$1.py flags=("--model_name=$2" "--config=$3") python
   shift 3
@@ -41,27 +37,26 @@ run_program() {
     train)
       from_environment log_interval valid_interval use_gpu save_dir fix_random_seed
       if [ -n "${resume:-}" ]; then from_environment resume; else from_environment pretrain; fi ;;
-    eval | predict)
-      from_environment log_interval weights use_gpu ;;
+    eval | predict) from_environment log_interval weights use_gpu ;;
     inference)
       script=inference_model.py
       from_environment weights use_gpu
       flags+=("--save_dir=${save_inference_dir:-./data/inference_model}") ;;
   esac
+  # The environment that `run.sh test` made serves here too, unless the user has chosen one.
+  if [ -z "${PYTHON:-}${VIRTUAL_ENV:-}" ] && [ -x "$root/.venv/bin/python" ]; then PYTHON=$root/.venv/bin/python; fi
   python=$(command -v "${PYTHON:-python}" || command -v "${PYTHON:-python3}") ||
     die "no ${PYTHON:-python or python3} on PATH. Set PYTHON=..."
-  # No cd: relative paths are the user's. LAUNCHER is run_dist.sh's, several words on purpose.
+  # No cd: relative paths are the user's. ZOO_LAUNCHER is run_dist.sh's: several words.
   # shellcheck disable=SC2086
-  exec "$python" ${LAUNCHER:-} "$root/$script" "${flags[@]}" "$@"
+  exec "$python" ${ZOO_LAUNCHER:-} "$root/$script" "${flags[@]}" "$@"
 }
 
 # ---- test, and the environment it runs in ----
-
-# "3.11", then the folder of the virtual environment that $1 belongs to, if any; nothing if it fails.
-describe_python() {
-  "$1" -c 'import sys; base = getattr(sys, "base_prefix", sys.prefix)
-print("%d.%d %s" % (sys.version_info[0], sys.version_info[1], sys.prefix if sys.prefix != base else ""))' 2>/dev/null
-}
+# Python code: prints "3.11", then the folder of its virtual environment, if it is one.
+describe='import sys
+base = getattr(sys, "base_prefix", sys.prefix)
+print("%d.%d %s" % (sys.version_info[0], sys.version_info[1], sys.prefix if sys.prefix != base else ""))'
 
 # Sets python, version and venv (empty outside a virtual environment).
 find_python() {
@@ -69,7 +64,7 @@ find_python() {
   local candidates=(${VIRTUAL_ENV:+"$VIRTUAL_ENV/bin/python"} python3 python python3.13 python3.12 python3.11 python3.10)
   if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); fi
   for candidate in "${candidates[@]}"; do
-    python=$(command -v "$candidate") && about=$(describe_python "$python") || continue
+    if ! python=$(command -v "$candidate") || ! about=$("$python" -c "$describe" 2>/dev/null); then continue; fi
     read -r version venv <<<"$about"
     case $version in 3.10 | 3.11 | 3.12 | 3.13) return ;; esac
     unsuitable=${unsuitable:-"$version ($python)"}
@@ -78,39 +73,39 @@ find_python() {
 }
 
 check_disk() {
-  local free_kb
-  free_kb=$(df -Pk "$1" 2>/dev/null | awk 'NR == 2 { print $4 }')
-  if [[ $free_kb =~ ^[0-9]+$ ]] && [ "$free_kb" -lt $((3 * 1024 * 1024)) ]; then
-    die "only $(awk "BEGIN { printf \"%.1f\", $free_kb / 1048576 }") GB free in $1; the environment needs about 3 GB"
-  fi
+  local free  # GB; where the environment is, or the project while there is none yet
+  free=$(df -Pk "$environment" "$root" 2>/dev/null | awk 'NR == 2 && $4 < 3e6 { printf "%.1f", $4 / 1e6 }' || true)
+  [ -z "$free" ] || die "only $free GB free at ${environment%/*}; the environment needs about 3 GB"
 }
 
-# Makes the virtual environment $environment; run again, it completes one that was interrupted.
+# Run again, it completes an environment whose creation was interrupted.
 create_environment() {
-  local output
-  say "creating $environment with Python $version"
-  if [ -n "$uv" ]; then
-    output=$("$uv" venv --allow-existing --python "$python" "$environment" 2>&1) && return
-  else
-    "$python" -c 'import venv, ensurepip' 2>/dev/null ||
-      die "$python has no venv module. On Debian or Ubuntu: apt-get install python$version-venv"
-    output=$("$python" -m venv "$environment" 2>&1) && return
+  local output needs=pip make=("$python" -m venv)
+  if [ -n "$uv" ]; then needs=sys make=("$uv" venv --allow-existing --python "$python"); fi
+  if "$environment/bin/python" -c "import $needs" 2>/dev/null; then return; fi
+  if [ -z "$uv" ] && ! "$python" -c 'import venv, ensurepip' 2>/dev/null; then
+    die "$python has no venv module. On Debian or Ubuntu: apt-get install python$version-venv"
   fi
-  die "could not create $environment: $(tail -n 1 <<<"$output"). Delete the folder and try again"
+  say "creating $environment with Python $version"
+  output=$("${make[@]}" "$environment" 2>&1) ||
+    die "could not create $environment: $(tail -n 1 <<<"$output"). Delete the folder and try again"
 }
 
 install_requirements() {
-  local log=$environment/run-sh-install.log installer reason
-  installer=("$environment/bin/python" -m pip install --disable-pip-version-check --progress-bar off)
+  local log=$environment/run-sh-install.log list=$requirements reason hint=""
+  local installer=("$environment/bin/python" -m pip install --disable-pip-version-check --progress-bar off)
   if [ -n "$uv" ]; then installer=("$uv" pip install --python "$environment/bin/python"); fi
-  say "installing $requirements and requirements-dev.txt into $environment (about 1 GB)"
-  if ! "${installer[@]}" -r "$requirements" -r requirements-dev.txt >"$log" 2>&1; then
-    reason=$(grep -iE '^ *(error|caused by)' "$log" || grep -E '[^[:space:]]' "$log" || true)
-    if grep -qiE 'connection (broken|refused|timed out|reset)|name resolution|unreachable|error sending request' "$log"; then
-      die "could not install $requirements (no network?): $(tail -n 1 <<<"$reason"); see $log"
-    fi
-    die "could not install $requirements: $(tail -n 1 <<<"$reason"); see $log"
+  say "installing $requirements and requirements-dev.txt (about 1 GB); log: $log"
+  if [ "$environment" = "$venv" ] && "$venv/bin/python" -c 'import paddle' >/dev/null 2>&1; then
+    # The user's own choice, perhaps a GPU build, which the CPU wheel would overwrite.
+    list=$environment/run-sh-requirements.txt
+    grep -v '^paddlepaddle' "$requirements" >"$list"
+    say "keeping the Paddle that $environment has"
   fi
+  if "${installer[@]}" -r "$list" -r requirements-dev.txt >"$log" 2>&1; then return; fi
+  reason=$(grep -iE '^ *(error|caused by)' "$log" || grep -E '[^[:space:]]' "$log" || true)
+  grep -qiE 'connection (broken|refused)|name resolution|error sending request' "$log" && hint=" (no network?)"
+  die "could not install $requirements$hint: $(tail -n 1 <<<"$reason"); see $log"
 }
 
 # Sets environment: the active virtual environment, or one of our own in the project's folder.
@@ -119,16 +114,20 @@ set_up() {
   requirements=${REQUIREMENTS:-requirements.txt}
   [ -f "$requirements" ] || die "REQUIREMENTS=$requirements: no such file in $root"
   find_python
-  local name=${requirements##*/}
-  name=${name%.txt}
+  local name stamp wanted have
+  name=$(basename "$requirements" .txt)
   environment=$root/.venv${name#requirements}
-  # Other requirements always get their own folder: they must not change the user's environment.
+  # Other requirements always get a folder of their own: they must not change the active environment.
   if [ -n "$venv" ] && [ "$requirements" = requirements.txt ]; then environment=$venv; fi
-  # The stamp is written last, so that an interrupted installation is taken up again.
-  local stamp=$environment/run-sh-stamp wanted
-  wanted="Python $version, $(cat "$requirements" requirements-dev.txt | cksum)"
-  if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
-  check_disk "$root"
+  have=$("$environment/bin/python" -c "$describe" 2>/dev/null || true)
+  if [ -n "${PYTHON:-}" ] && [ -n "$have" ] && [ "${have%% *}" != "$version" ]; then
+    die "PYTHON=$PYTHON is $version, but $environment has ${have%% *}. Delete that folder or unset PYTHON"
+  fi
+  # Written last, so that an interrupted installation is taken up again.
+  stamp=$environment/run-sh-stamp
+  wanted=$(cat "$requirements" requirements-dev.txt | cksum)
+  if [ -n "$have" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then return; fi
+  check_disk
   uv=$(command -v uv || true)
   if [ "$environment" != "$venv" ]; then create_environment; fi
   install_requirements
@@ -136,17 +135,17 @@ set_up() {
 }
 
 run_tests() {
+  case ${PYTHON:-} in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
   cd -- "$root"
   set_up
   exec "$environment/bin/python" -m pytest "$@"
 }
 
 # ---- one line a mode ----
-
 case ${1:-} in
   train | eval | predict | inference) run_program "$@" ;;
   test) run_tests "${@:2}" ;;
   -h | --help) echo "$usage" ;;
-  "") echo "$usage" >&2; exit 2 ;;
+  "") die "$usage" ;;
   *) die "unknown mode '$1'; expected train, eval, predict, inference, test" ;;  # 2019 exited 0
 esac

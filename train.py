@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import sys
 from pathlib import Path
 
-import paddle
-
 from models import ZOO
-from utils import build, checkpoint, cli, device, engine, loader, log, program, snapshot
+from utils import build, checkpoint, cli, device, engine, loader, log, optimizer, program, ranks, snapshot
 from utils.config import RunConfig, resolve, to_yaml
 from utils.errors import ConfigError
 
@@ -26,14 +23,14 @@ def main(argv: list[str]) -> int:
     run = resolve(RunConfig, sections, "TRAIN", args.config)
     processes = args.num_processes or device.default_processes(args.use_gpu, run.use_gpu)
     if processes > 1 and not device.under_launcher():
-        script, log_dir = os.path.abspath(__file__), os.path.join(args.save_dir, "log")
-        return device.start_ranks(processes, args.use_gpu, script, argv, log_dir)
+        on_gpu = args.use_gpu is not False and device.visible_gpus() > 0
+        return ranks.start(processes, on_gpu, [__file__, *argv], Path(args.save_dir) / "log")
     on = device.set_device(args.use_gpu, run.use_gpu)
     device.connect()
     log.setup(device.rank())
     log.show_config(logger, "Train", sections)
     logger.info(f"{spec.name} on {on}, batch {run.batch_size} over {device.world_size()} process(es)")
-    with paddle.utils.unique_name.guard():  # accumulators are named *_0, whatever ran before
+    with optimizer.fresh_names():
         return train(args, spec, sections, run)
 
 
@@ -47,9 +44,9 @@ def train(args, spec, sections, run: RunConfig) -> int:
     network = build.network(spec, sections, "TRAIN", file, seed)
     solver = build.solver(spec, sections, file)
     called = program.compiled(network) if args.to_static else network
-    called = paddle.DataParallel(called) if device.world_size() > 1 else called
-    optimizer = solver.build(network.parameters())
-    trainer = engine.Trainer(spec, network, called, optimizer, seed, run.epoch)
+    updates = solver.build(network.parameters())
+    called = device.data_parallel(called)
+    trainer = engine.Trainer(spec, network, called, updates, seed, run.epoch)
     snapshots = snapshot.Snapshots(trainer, save_dir, run.batch_size, sections)
     if resume:
         snapshots.resume(resume, solver.counter_begin)
@@ -72,17 +69,15 @@ def train(args, spec, sections, run: RunConfig) -> int:
         batches = loader.Loader(reader, loader.training_batches(order, run.batch_size, *share), workers)
         with engine.stop_signals() as stopped:
 
-            def after_step(stopped=stopped) -> None:
-                stop = device.any_rank(stopped() is not None)
-                if stop or (args.save_interval and trainer.step % args.save_interval == 0):
-                    snapshots.save(epoch_finished=False)
-                if stop:
-                    raise engine.interrupted(stopped(), f"{snapshots.last}.pdparams")
+            def after_step() -> None:
+                due = args.save_interval and trainer.step % args.save_interval == 0
+                snapshots.stop_or_save(stopped(), due)  # noqa: B023 (called within this turn)
 
             engine.train_epoch(
                 trainer, batches, metric, run.batch_size, args.log_interval, jsonl, after_step
             )
             snapshots.save(epoch_finished=True)
+            snapshots.stop_or_save(stopped(), due=False)
         if validate and (trainer.epoch + 1) % args.valid_interval == 0:
             result, failed = validate(network)
             logger.info(f"[TEST] Finish {log.values_text(result)}; {len(failed)} could not be read")

@@ -13,7 +13,6 @@ import logging
 import os
 import pickle
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,40 +32,54 @@ SUFFIXES = (".pdparams", ".pdopt", ".json")
 # ---- writing ---------------------------------------------------------------------------------------
 
 
-def write_atomic(path: str | Path, data: bytes) -> None:
+def write_atomic(path: str | Path, data: bytes, same_as: str | Path | None = None) -> None:
     """Write ``data`` to ``path``: a temporary file beside it, fsync, rename.
+
+    ``same_as``, if given and not ``path``, already holds ``data``: where the file system can, it is
+    linked and not written again. Files are never changed in place, so a link is as good as a copy.
 
     Raises WeightsError, naming the path and leaving the earlier file whole, when the disk is full or
     the folder cannot be written.
     """
     path = Path(path)
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        if same_as is None or Path(same_as) == path or not _linked(same_as, temporary):
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot write: {error.strerror}; earlier files are whole") from error
     finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _linked(source: str | Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        return False
+    return True
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """``value`` as UTF-8 JSON, atomically; NaN and infinity are refused: they are no JSON."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    """``value`` as UTF-8 JSON, atomically."""
+    text = json.dumps(json_safe(value), ensure_ascii=False, indent=2, allow_nan=False)
     write_atomic(path, (text + "\n").encode("utf-8"))
+
+
+def json_safe(value: Any) -> Any:
+    """``value`` with null for NaN and infinity, which JSON does not know."""
+    if isinstance(value, dict):
+        return {str(name): json_safe(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_safe(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def save(prefixes: list[Path], parameters: State, optimizer: dict | None, about: dict) -> None:
@@ -83,7 +96,7 @@ def save(prefixes: list[Path], parameters: State, optimizer: dict | None, about:
     about = {**about, "sha256": {suffix: _sha256(data) for suffix, data in parts.items()}}
     for prefix in prefixes:
         for suffix, data in parts.items():
-            write_atomic(f"{prefix}{suffix}", data)
+            write_atomic(f"{prefix}{suffix}", data, same_as=f"{prefixes[0]}{suffix}")
         write_json(f"{prefix}.json", about)
 
 
@@ -113,7 +126,7 @@ def optimizer_state(optimizer: paddle.optimizer.Optimizer) -> dict:
 
 @dataclass
 class Report:
-    """What became of each parameter; ``str(report)`` is the table for the log."""
+    """What became of each parameter; ``str(report)`` is one line for the log."""
 
     source: str
     loaded: list[str] = field(default_factory=list)
@@ -122,16 +135,20 @@ class Report:
     unused: list[str] = field(default_factory=list)  # in the file, not in the network
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.source}: {len(self.loaded)} parameters loaded, {len(self.skipped)} skipped, "
-            f"{len(self.missing)} missing, {len(self.unused)} unused"
-        ]
+        counts = ", ".join(
+            f"{len(getattr(self, title))} {title}" for title in ("loaded", "skipped", "missing", "unused")
+        )
+        return f"{self.source}: {counts}{self.details()}"
+
+    def details(self) -> str:
+        """The names behind the counts, a few of each."""
+        text = ""
         for title in ("skipped", "missing", "unused"):
             names = getattr(self, title)
-            shown = ", ".join(names[:8]) + (f" … {len(names) - 8} more" if len(names) > 8 else "")
+            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
             if names:
-                lines.append(f"  {title}: {shown}")
-        return "\n".join(lines)
+                text += f"; {title}: {', '.join(names[:8])}{more}"
+        return text
 
 
 def read_weights(path: str) -> State:
@@ -178,7 +195,7 @@ def load_into(network: paddle.nn.Layer, state: Mapping[str, np.ndarray], source:
             parameter.set_value(np.ascontiguousarray(state[name]).astype(_dtype(parameter), copy=False))
             report.loaded.append(name)
     if not report.loaded:
-        raise WeightsError(f"{source}: none of its {len(state)} parameters fits this network. {report}")
+        raise WeightsError(f"none of these parameters fits the network: {report}")
     return report
 
 
@@ -192,7 +209,7 @@ def load_weights(network: paddle.nn.Layer, path: str) -> Report:
     adapt = getattr(network, "adapt_weights", None)  # 2019 layouts that differ between train and test
     report = load_into(network, adapt(state) if adapt else state, path)
     if report.missing or report.skipped:
-        raise WeightsError(f"these weights do not fit the network of this recipe.\n{report}")
+        raise WeightsError(f"these weights do not fit the network of this recipe: {report}")
     return report
 
 

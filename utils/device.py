@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from typing import Any
 
 import paddle
@@ -64,13 +62,27 @@ def connect() -> None:
         dist.init_parallel_env()
 
 
+def data_parallel(network: paddle.nn.Layer) -> paddle.nn.Layer:
+    """``network``, its gradients averaged over all ranks, if there are others."""
+    return paddle.DataParallel(network) if world_size() > 1 else network
+
+
 def mean(value: float) -> float:
     """The mean of ``value`` over all ranks."""
     if world_size() == 1:
         return value
     tensor = paddle.to_tensor([value], dtype="float64")
     dist.all_reduce(tensor)
-    return float(tensor) / world_size()
+    return tensor.item() / world_size()
+
+
+def highest(value: int) -> int:
+    """The largest ``value`` of all ranks."""
+    if world_size() == 1:
+        return value
+    tensor = paddle.to_tensor([value], dtype="int64")
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return int(tensor.item())
 
 
 def gather(value: Any) -> list[Any]:
@@ -82,29 +94,8 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def any_rank(flag: bool) -> bool:
-    """True on every rank as soon as ``flag`` is true on one."""
-    return mean(float(flag)) > 0
-
-
 def share_from_rank_0(tensors: list[paddle.Tensor]) -> None:
     """Give every rank the values of rank 0 (the running statistics of batch norm are kept local)."""
     if world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
-
-
-def start_ranks(num_processes: int, use_gpu: bool | None, script: str, argv: list[str], log_dir: str) -> int:
-    """Run ``script`` on ``num_processes`` ranks of this machine; the launcher's exit status."""
-    command = [sys.executable, "-m", "paddle.distributed.launch", "--log_dir", log_dir]
-    if use_gpu is not False and visible_gpus():
-        devices = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(num_processes)))
-        command += ["--devices", devices]
-    else:
-        command += ["--nproc_per_node", str(num_processes), "--backend", "gloo"]
-    process = subprocess.Popen([*command, script, *argv])
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # the ranks got it too; they save and stop, and we report their status
-            continue

@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import paddle
 
 from utils import device, optimizer
-from utils.errors import DataError, Interrupted, ZooError
+from utils.errors import DataError, ZooError
 from utils.loader import Failures, Loader
 from utils.log import JsonLog, bar, values_text
 from utils.program import Infer
@@ -242,10 +241,4 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def interrupted(number: int, checkpoint: str) -> Interrupted:
-    name = signal.Signals(number).name
-    return Interrupted(f"{name}; {checkpoint} is whole, go on with --resume=auto", 128 + number)
-
 

@@ -11,6 +11,8 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -104,7 +106,9 @@ class _Collate:
 
     def __call__(self, items: Sequence[tuple]) -> Fields:
         good = [item[1] for item in items if item[0] == "ok"]
-        packed: Fields = {"failures": [list(item) for item in items if item[0] != "ok"]}
+        # Paddle takes a batch without any array for the end of the data, hence the count.
+        packed: Fields = {"count": np.array([len(good)])}
+        packed["failures"] = [list(item) for item in items if item[0] != "ok"]
         try:
             packed["fields"] = self.collate_samples(good) if good else {}
         except Exception:
@@ -113,10 +117,18 @@ class _Collate:
         return packed
 
 
-def _leave_signals_to_the_main_process(worker_id: int) -> None:
+def _start_worker(worker_id: int) -> None:
+    """Signals are the main process's business; without it a worker ends (Paddle's would wait for ever)."""
     del worker_id
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_leave_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 class Loader:
@@ -145,7 +157,7 @@ class Loader:
             batch_sampler=_Batches(self.batches),
             num_workers=self.workers,
             collate_fn=_Collate(getattr(self.reader, "collate", collate)),
-            worker_init_fn=_leave_signals_to_the_main_process,
+            worker_init_fn=_start_worker,
             return_list=True,
         )
         items = iter(loader)
@@ -161,11 +173,11 @@ class Loader:
                     f"a reader process died{what} ({_first_line(error)}). Out of memory? Fewer "
                     "processes need less: --num_workers=1; --num_workers=0 reads in the main process."
                 ) from error
-            failures = packed.pop("failures", [])
+            failures = packed["failures"]
             for kind, name, reason in failures:
                 if kind == "bug":
                     raise RuntimeError(f"reading {name} failed:\n{reason}")
-            yield packed.get("fields", {}), [(name, reason) for _, name, reason in failures]
+            yield packed["fields"], [(name, reason) for _, name, reason in failures]
 
 
 class _Batches:

@@ -22,7 +22,6 @@ def setup(rank: int) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING if rank else logging.INFO)
-    warnings.filterwarnings("ignore", message=".*ccache.*")
     warnings.filterwarnings("ignore", message=".*'place' interface for pir graph mode.*")
 
 

@@ -7,6 +7,7 @@ counter starts at 0 and the rate is ``values[i]`` while ``step < boundaries[i]``
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import paddle
 from paddle.optimizer.lr import LRScheduler, PiecewiseDecay
@@ -40,3 +41,8 @@ def advance(optimizer: paddle.optimizer.Optimizer) -> None:
     schedule = optimizer._learning_rate
     if isinstance(schedule, LRScheduler):
         schedule.step()
+
+
+def fresh_names() -> AbstractContextManager[None]:
+    """Within it accumulators are called ``<parameter>_velocity_0``, whatever this process ran before."""
+    return paddle.utils.unique_name.guard()

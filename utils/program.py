@@ -28,7 +28,7 @@ class _Outputs(nn.Layer):
         super().__init__()
         self.network, self.names = network, names
 
-    def forward(self, *inputs):
+    def forward(self, inputs):
         outputs = self.network(*inputs)
         return tuple(outputs[name] for name in self.names)
 
@@ -51,7 +51,7 @@ def export(
     ]
     was_training = network.training
     network.eval()
-    paddle.jit.save(_Outputs(network, names), prefix, input_spec=shapes)
+    paddle.jit.save(_Outputs(network, names), prefix, input_spec=[shapes])
     if was_training:
         network.train()
     folder, name = os.path.split(prefix)

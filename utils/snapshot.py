@@ -7,6 +7,7 @@ epoch, iteration and step restore a run exactly, also in the middle of an epoch.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import paddle
 from utils import checkpoint, device, weights
 from utils.config import Config
 from utils.engine import Trainer
-from utils.errors import ConfigError
+from utils.errors import ConfigError, Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,12 @@ class Snapshots:
             },
         }
         self.best: float | None = None
+        self.saved_step: int | None = None
 
     def save(self, epoch_finished: bool) -> None:
         """The present state as the last one, and as this epoch's where it is finished."""
         trainer = self.trainer
+        self.saved_step = trainer.step
         statistics = [p for p in trainer.network.parameters() if p.stop_gradient]
         device.share_from_rank_0(statistics)
         if device.rank() != 0:
@@ -57,6 +60,16 @@ class Snapshots:
         if epoch_finished:
             prefixes.insert(0, self.last.with_name(f"{self.last.name}_epoch{trainer.epoch}"))
         checkpoint.save(prefixes, state, optimizer, self._about(epoch_finished))
+
+    def stop_or_save(self, signal_number: int | None, due: bool) -> None:
+        """Save when it is ``due``; after a signal to any rank save and raise Interrupted on all."""
+        got = device.highest(signal_number or 0)
+        if (got or due) and self.saved_step != self.trainer.step:
+            self.save(epoch_finished=False)
+        if got:
+            name = signal.Signals(got).name
+            advice = f"{self.last}.pdparams is whole, go on with --resume=auto"
+            raise Interrupted(f"{name}; {advice}", 128 + got)
 
     def _about(self, epoch_finished: bool, metric: dict[str, float] | None = None) -> dict[str, Any]:
         trainer = self.trainer

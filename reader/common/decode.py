@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from utils.errors import DataError
 
+TOLERATED = 0.1  # of the reported frames may be missing: some containers only estimate their number
 Choose = Callable[[int], list[int]]  # number of frames -> indices wanted, in any order, with repeats
 
 
@@ -22,16 +23,17 @@ def video_frames(path: str, choose: Choose) -> list[Image.Image]:
     frame count decides first, and if decoding ends elsewhere, the choice is made again for the true
     count. ``choose`` must give the same answer for the same count.
 
-    Raises DataError: the file is missing, is no video, or holds no frame.
+    Raises DataError: the file is missing, is no video, or is damaged: OpenCV stops at the damage
+    without a word, so the frames read are compared with those reported.
     """
     if not os.path.isfile(path):
         raise DataError(f"{path}: no such file")
-    frames, count = _grab(path, choose)
-    if count == 0:
-        raise DataError(f"{path}: no frame can be decoded; the video is damaged")
+    frames, count, reported = _grab(path, choose)
+    if count == 0 or count < reported - max(2, TOLERATED * reported):
+        raise DataError(f"{path}: damaged: only {count} of {reported} frames can be decoded")
     indices = choose(count)
     if any(index not in frames for index in indices):
-        frames, _ = _grab(path, lambda _: indices)
+        frames, *_ = _grab(path, lambda _: indices)
     return [frames[index] for index in indices]
 
 
@@ -46,11 +48,11 @@ def _open(path: str) -> cv2.VideoCapture:
     return capture
 
 
-def _grab(path: str, choose: Choose) -> tuple[dict[int, Image.Image], int]:
-    """Frames by index, chosen by the reported count, and how many frames the video really has."""
+def _grab(path: str, choose: Choose) -> tuple[dict[int, Image.Image], int, int]:
+    """Frames by index, chosen by the reported count; how many frames there really are; that count."""
     capture = _open(path)
     reported = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    wanted = set(choose(reported)) if reported > 0 else set()
+    wanted = set(choose(max(reported, 1)))
     frames: dict[int, Image.Image] = {}
     count = 0
     while capture.grab():
@@ -61,7 +63,7 @@ def _grab(path: str, choose: Choose) -> tuple[dict[int, Image.Image], int]:
             frames[count] = Image.fromarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
         count += 1
     capture.release()
-    return frames, count
+    return frames, count, reported
 
 
 def jpeg_frames(path: str, jpegs: Sequence[bytes], choose: Choose) -> list[Image.Image]:

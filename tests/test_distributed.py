@@ -1,0 +1,114 @@
+"""Two processes on CPU: the same numbers as one, one set of files, and nobody hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import synthetic
+from tests.conftest import ROOT
+from utils import safe_pickle
+
+LAUNCH = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--backend", "gloo"]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    # 7 validation videos: the ranks' shares differ in size.
+    listed = synthetic.video_set(folder)
+    (folder / "odd.list").write_text("".join(listed.read_text().splitlines(keepends=True)[:7]))
+    odd = {"filelist": str(folder / "odd.list")}
+    return synthetic.tiny_tsn(folder, listed, MODEL={"frozen_bn": True}, VALID=odd, TEST=odd, INFER=odd)
+
+
+def command(prefix: list[str], script: str, recipe: Path, folder: str, *flags: str) -> list[str]:
+    save_dir = recipe.parent / folder
+    return [*prefix, str(ROOT / script), f"--config={recipe}", f"--save_dir={save_dir}", "--use_gpu=False", *flags]
+
+
+def run(*args, expect: int = 0) -> str:
+    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=240, cwd=ROOT)
+    assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def both(recipe) -> tuple[Path, Path]:
+    """Folders trained by one process and by two; the second through train.py's own spawning."""
+    flags = ("--pretrain=none", "--fix_random_seed=True", "--log_interval=1", "-o", "TRAIN.learning_rate=1e-3")
+    alone = [sys.executable]
+    run(alone, "train.py", recipe, "one", *flags)
+    out = run(alone, "train.py", recipe, "two", *flags, "--num_processes=2")
+    assert "batch 4 over 2 process(es)" in out
+    return recipe.parent / "one", recipe.parent / "two"
+
+
+def test_two_processes_train_to_the_numbers_of_one(both):
+    one, two = both
+    first, second = (safe_pickle.load(folder / "TSN.pdparams") for folder in both)
+    assert list(first) == list(second)
+    for name, value in first.items():
+        assert np.abs(value - second[name]).max() <= 1e-5 * max(np.abs(value).max(), 1e-3), name
+    logs = [[json.loads(x) for x in (f / "log.jsonl").read_text().splitlines()] for f in (one, two)]
+    assert len(logs[0]) == len(logs[1])
+    for a, b in zip(*logs, strict=True):
+        for name in ("loss", "top1_acc", "top5_acc"):
+            assert a[name] == pytest.approx(b[name], rel=1e-5), (a["kind"], name)
+
+
+def test_the_launcher_evaluates_and_predicts_every_sample_once_in_order(both, recipe):
+    weights = f"--weights={both[0] / 'TSN'}"
+    for script, name in (("eval.py", "TSN_eval_result.json"), ("predict.py", "TSN_infer_result.json")):
+        run([sys.executable], script, recipe, "alone", weights)
+        run([*LAUNCH, "--log_dir", str(recipe.parent / "log")], script, recipe, "together", weights)
+        alone, together = (json.loads((recipe.parent / f / name).read_text()) for f in ("alone", "together"))
+        if script == "eval.py":
+            assert together["num_samples"] == 7
+            assert together["result"] == pytest.approx(alone["result"], rel=1e-5)
+        else:
+            assert [r["video"] for r in together["results"]] == [r["video"] for r in alone["results"]]
+            for a, b in zip(alone["results"], together["results"], strict=True):
+                assert a["topk"][0]["probability"] == pytest.approx(b["topk"][0]["probability"], rel=1e-4)
+
+
+def test_a_batch_that_cannot_be_shared_offers_the_nearest(recipe):
+    out = run([sys.executable], "train.py", recipe, "out", "--pretrain=none", "--num_processes=2", "--batch_size=5",
+              expect=2)  # fmt: skip
+    assert "batch_size 5 cannot be shared by 2 processes; nearest: 4" in out
+
+
+def test_ctrl_c_stops_all_ranks_and_leaves_a_whole_checkpoint(recipe):
+    flags = ("--pretrain=none", "--epoch=500", "--valid_interval=0", "--log_interval=1", "--num_processes=2")
+    process = subprocess.Popen(
+        command([sys.executable], "train.py", recipe, "stopped", *flags),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        start_new_session=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        for line in process.stdout:
+            if "iter 1" in line:
+                break
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        started = time.monotonic()
+        process.communicate(timeout=100)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert time.monotonic() - started < 90
+    assert process.returncode == 130
+    from utils import checkpoint
+
+    assert checkpoint.read_about(str(recipe.parent / "stopped" / "TSN"))["step"] >= 1

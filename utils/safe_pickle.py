@@ -1,0 +1,182 @@
+"""The one unpickler of the project: numpy arrays and plain containers, nothing else.
+
+An allow list of names is not enough: ``numpy.dtype`` believes the flags, offsets and sizes in a
+file, and 200 bytes make numpy follow numbers of the file as object pointers. So what stands behind
+each numpy name is ours, and so is BUILD, the opcode that sets a state: C's ``pickle.Unpickler`` has
+no hook for it. Not stopped is a file made to use up time or memory.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import re
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from utils.errors import DataError, UnsafeFileError
+
+
+def load(path: str | Path, encoding: str = "ASCII") -> object:
+    """The value in a pickle file. ``encoding`` is for Python 2's str: "latin1", or "bytes".
+
+    Arrays and scalars are of bool, numbers, text or structures of these, in the machine's byte
+    order. Raises UnsafeFileError, naming the global, if the file asks for anything but them and
+    plain containers; DataError if it is absent, damaged or no pickle.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return loads(data, str(path), encoding)
+
+
+def loads(data: bytes, name: str, encoding: str = "ASCII") -> object:
+    """As ``load``, from bytes; ``name`` is what errors call them."""
+    try:
+        return _Unpickler(io.BytesIO(data), encoding=encoding).load()
+    except _Refused as refused:
+        what = f"refused to load {str(refused)[:200]!r}"
+        only = "only numpy arrays and plain containers are read"
+        raise UnsafeFileError(f"{name}: {what}: {only}") from None
+    except Exception as error:  # on damaged bytes pickle and numpy raise nearly anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(": ")
+        raise DataError(f"{name}: not a readable pickle ({reason})") from error
+
+
+class _Refused(Exception):
+    """Says what the file asked for; ``loads`` adds the file's name."""
+
+
+def _ndarray(*_: object) -> None:
+    raise _Refused("numpy.ndarray()")  # a file only names it, as first argument of _reconstruct
+
+
+def _reconstruct(subtype: object, *_: object) -> np.ndarray:
+    if subtype is not _ndarray:
+        raise _Refused(f"numpy _reconstruct of {getattr(subtype, '__name__', subtype)}")
+    return np.empty(0, np.int8)  # BUILD fills it
+
+
+def _dtype(code: str | bytes, *_: object) -> np.dtype:
+    code = _text(code)
+    if code.startswith("O"):
+        raise _Refused("numpy.dtype of objects")
+    if not re.fullmatch(r"[biufcSUV]\d{1,9}", code):
+        raise ValueError(f"unknown dtype {code!r}")
+    return np.dtype(code, copy=True)  # BUILD changes it
+
+
+def _scalar(dtype: np.dtype, raw: bytes | str) -> Any:
+    return np.ndarray((), *_contents((), dtype, raw)).copy()[()]
+
+
+def _frombuffer(raw: Any, dtype: np.dtype, shape: tuple, order: str, axes: Any = None) -> Any:
+    array = np.ndarray(shape, *_contents(shape, dtype, raw), order="F" if order == "F" else "C")
+    return array if axes is None else array.transpose(axes)
+
+
+def _encode(text: str, codec: str) -> bytes:
+    if codec not in ("latin1", "latin-1"):
+        raise _Refused(f"_codecs.encode to {codec}")
+    return text.encode("latin1")
+
+
+_PLAIN = (dict, list, tuple, set, frozenset, complex, bytes, bytearray)
+_BUILTINS = {kind.__name__: kind for kind in _PLAIN}
+_MULTIARRAY = {"_reconstruct": _reconstruct, "scalar": _scalar}
+_ALLOWED: dict[str, dict[str, Any]] = {
+    "builtins": _BUILTINS,
+    "__builtin__": _BUILTINS,  # Python 2, and protocols 0 to 2
+    "_codecs": {"encode": _encode},
+    "collections": {"OrderedDict": OrderedDict},
+    "numpy": {"ndarray": _ndarray, "dtype": _dtype},
+    "numpy.core.multiarray": _MULTIARRAY,  # numpy 1
+    "numpy._core.multiarray": _MULTIARRAY,
+    "numpy.core.numeric": {"_frombuffer": _frombuffer},
+    "numpy._core.numeric": {"_frombuffer": _frombuffer},
+}
+
+
+class _Unpickler(pickle._Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in _ALLOWED.get(module, {}):
+            raise _Refused(f"{module}.{name}")
+        return _ALLOWED[module][name]
+
+    def persistent_load(self, pid: object) -> None:
+        raise _Refused(f"persistent id {pid}")
+
+    def get_extension(self, code: int) -> None:  # the original asks a cache before find_class
+        raise _Refused(f"copyreg extension {code}")
+
+    def load_build(self) -> None:
+        state, value = self.stack.pop(), self.stack[-1]
+        if isinstance(value, np.dtype):
+            _set_dtype(value, state)
+        elif isinstance(value, np.ndarray):
+            _set_array(value, state)
+        else:
+            raise _Refused(f"state of {getattr(value, '__name__', type(value).__name__)}")
+
+    dispatch: ClassVar[dict] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+
+
+def _set_array(array: np.ndarray, state: tuple) -> None:
+    version, shape, dtype, is_fortran, raw = state
+    if version != 1 or array.size:  # a second state would free what slices of the first still use
+        raise ValueError("not the state of a new array")
+    dtype, raw = _contents(shape, dtype, raw)
+    array.__setstate__((1, shape, dtype, bool(is_fortran), raw))
+
+
+def _set_dtype(dtype: np.dtype, state: tuple) -> None:
+    """numpy's constructors check what they are given; flags and sizes in the file are not used."""
+    version, order, part, names, fields = state[:5]
+    if version not in (3, 4):
+        raise ValueError(f"unknown version {version} of a dtype")
+    if names:
+        form = {"names": [_text(name) for name in names], "itemsize": dtype.itemsize}
+        form["formats"] = [_own(fields[name][0]) for name in names]
+        form["offsets"] = [fields[name][1] for name in names]
+        safe = np.dtype(form)
+    elif part:
+        safe = np.dtype((_own(part[0]), _shape(part[1])))
+    else:
+        safe = dtype.newbyteorder(_text(order))
+    if (safe.num, safe.itemsize) != (dtype.num, dtype.itemsize):
+        raise ValueError(f"the state of a {safe} for a {dtype}")
+    dtype.__setstate__(safe.__reduce__()[2])
+
+
+def _contents(shape: tuple, dtype: np.dtype, raw: bytes | str) -> tuple[np.dtype, bytes]:
+    """dtype and bytes of an array, known to fit its shape."""
+    dtype, raw = _own(dtype), raw.encode("latin1") if isinstance(raw, str) else raw
+    if not isinstance(raw, (bytes, bytearray)) or dtype.subdtype:
+        raise TypeError(f"an array of {dtype} from a {type(raw).__name__}")
+    if math.prod(_shape(shape)) * dtype.itemsize != len(raw):
+        raise ValueError(f"{len(raw)} bytes for an array {shape} of {dtype}")
+    return dtype, raw
+
+
+def _own(dtype: np.dtype) -> np.dtype:
+    """A copy that the file cannot change any more ("|": with the byte order it has)."""
+    if not isinstance(dtype, np.dtype):
+        raise TypeError(f"a {type(dtype).__name__} for a dtype")
+    return dtype.newbyteorder("|")
+
+
+def _shape(value: tuple[int, ...]) -> tuple[int, ...]:
+    if not isinstance(value, tuple) or any(type(n) is not int or n < 0 for n in value):
+        raise TypeError(f"{value!r} for a shape")
+    if math.prod(n or 1 for n in value) > 2**48:  # (0, 2**62) has no element; numpy fails later
+        raise ValueError(f"shape {value} is too large")
+    return value
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("ascii") if isinstance(value, bytes) else str(value)

@@ -32,8 +32,7 @@ def main(argv: list[str]) -> int:
     world = device.world_size()
     batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
     workers = loader.num_workers(args.num_workers, run.num_reader_threads, world)
-    names = spec.outputs + spec.loss_inputs
-    infer = program.inference(network, spec, names, on != "cpu", args.to_static)
+    infer = program.inference(network, spec, on != "cpu", args.to_static)
     result, failed = engine.evaluate(
         spec,
         infer,

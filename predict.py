@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     world = device.world_size()
     batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
     workers = loader.num_workers(args.num_workers, run.num_reader_threads, world)
-    infer = program.inference(network, spec, spec.outputs, on != "cpu", args.to_static)
+    infer = program.inference(network, spec, on != "cpu", args.to_static)
     samples = loader.Loader(reader, batches, workers)
     records = engine.predict(spec, infer, samples, metric, args.log_interval)
     failed = [record for record in records if "error" in record]

@@ -71,11 +71,9 @@ def train(args, spec, sections, run: RunConfig) -> int:
 
             def after_step() -> None:
                 due = args.save_interval and trainer.step % args.save_interval == 0
-                snapshots.stop_or_save(stopped(), due)  # noqa: B023 (called within this turn)
+                snapshots.stop_or_save(stopped(), due)
 
-            engine.train_epoch(
-                trainer, batches, metric, run.batch_size, args.log_interval, jsonl, after_step
-            )
+            engine.train_epoch(trainer, batches, metric, run.batch_size, args.log_interval, jsonl, after_step)
             snapshots.save(epoch_finished=True)
             snapshots.stop_or_save(stopped(), due=False)
         if validate and (trainer.epoch + 1) % args.valid_interval == 0:
@@ -101,7 +99,9 @@ def check_batch(batch_size: int, num_samples: int) -> None:
     world = device.world_size()
     if batch_size % world:
         nearest = max(1, round(batch_size / world)) * world
-        raise ConfigError(f"batch_size {batch_size} cannot be shared by {world} processes; nearest: {nearest}")
+        raise ConfigError(
+            f"batch_size {batch_size} cannot be shared by {world} processes; nearest: {nearest}"
+        )
     if num_samples < batch_size:
         raise ConfigError(
             f"TRAIN.filelist has {num_samples} samples, fewer than one batch of {batch_size}; "
@@ -117,10 +117,9 @@ def validation(args, spec, sections):
     world = device.world_size()
     batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
     workers = loader.num_workers(args.num_workers, run.num_reader_threads, world)
-    names = spec.outputs + spec.loss_inputs
 
     def validate(network):
-        infer, loss = program.eager(network, spec, names), program.loss_function(network)
+        infer, loss = program.eager(network, spec, spec.evaluated), program.loss_function(network)
         samples = loader.Loader(reader, batches, workers)
         return engine.evaluate(spec, infer, loss, samples, metric, "TEST", args.log_interval)
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from paddle.io import Dataset
+from pydantic import PositiveFloat
 
 from reader.common import decode, filelist, sampling, transforms
 from utils import safe_pickle
@@ -35,7 +36,7 @@ class KineticsReader(Dataset):
         seg_num: int = key(..., gt=0)  # S
         seglen: int = key(1, gt=0)
         image_mean: list[float] = key([0.485, 0.456, 0.406], min_length=3, max_length=3)
-        image_std: list[float] = key([0.229, 0.224, 0.225], min_length=3, max_length=3)
+        image_std: list[PositiveFloat] = key([0.229, 0.224, 0.225], min_length=3, max_length=3)
         short_size: int = key(256, gt=0)  # short side after resizing, pixels
         target_size: int = key(224, gt=0)  # H = W of the crop, pixels
         filelist: str = key("", MODE)
@@ -50,7 +51,8 @@ class KineticsReader(Dataset):
             self.format = "mp4"
             self.lines = [filelist.Line(config.video_path, None, "--video_path")]
             return
-        self.format = config.format
+        # 2019's DALI recipe says pkl, but its lists name videos; they are decoded on the CPU here.
+        self.format = "mp4" if config.use_dali else config.format
         if not config.filelist:
             raise DataError(f"{mode}.filelist is not given: a list of samples is needed")
         if self.format == "pkl":

@@ -32,7 +32,14 @@ def recipe(tmp_path_factory) -> Path:
 
 def command(prefix: list[str], script: str, recipe: Path, folder: str, *flags: str) -> list[str]:
     save_dir = recipe.parent / folder
-    return [*prefix, str(ROOT / script), f"--config={recipe}", f"--save_dir={save_dir}", "--use_gpu=False", *flags]
+    return [
+        *prefix,
+        str(ROOT / script),
+        f"--config={recipe}",
+        f"--save_dir={save_dir}",
+        "--use_gpu=False",
+        *flags,
+    ]
 
 
 def run(*args, expect: int = 0) -> str:
@@ -44,7 +51,13 @@ def run(*args, expect: int = 0) -> str:
 @pytest.fixture(scope="module")
 def both(recipe) -> tuple[Path, Path]:
     """Folders trained by one process and by two; the second through train.py's own spawning."""
-    flags = ("--pretrain=none", "--fix_random_seed=True", "--log_interval=1", "-o", "TRAIN.learning_rate=1e-3")
+    flags = (
+        "--pretrain=none",
+        "--fix_random_seed=True",
+        "--log_interval=1",
+        "-o",
+        "TRAIN.learning_rate=1e-3",
+    )
     alone = [sys.executable]
     run(alone, "train.py", recipe, "one", *flags)
     out = run(alone, "train.py", recipe, "two", *flags, "--num_processes=2")
@@ -81,8 +94,8 @@ def test_the_launcher_evaluates_and_predicts_every_sample_once_in_order(both, re
 
 
 def test_a_batch_that_cannot_be_shared_offers_the_nearest(recipe):
-    out = run([sys.executable], "train.py", recipe, "out", "--pretrain=none", "--num_processes=2", "--batch_size=5",
-              expect=2)  # fmt: skip
+    flags = ("--pretrain=none", "--num_processes=2", "--batch_size=5")
+    out = run([sys.executable], "train.py", recipe, "out", *flags, expect=2)
     assert "batch_size 5 cannot be shared by 2 processes; nearest: 4" in out
 
 

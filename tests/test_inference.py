@@ -34,12 +34,19 @@ def trained(tmp_path_factory) -> Path:
     """A folder with videos, a recipe and a trained TSN; shared, so tests copy what they change."""
     folder = tmp_path_factory.mktemp("trained")
     recipe = synthetic.tiny_tsn(folder, synthetic.video_set(folder))
-    train.main([f"--config={recipe}", f"--save_dir={folder}", "--pretrain=none", "--epoch=1", "-o", "TRAIN.seed=0"])
+    train.main(
+        [f"--config={recipe}", f"--save_dir={folder}", "--pretrain=none", "--epoch=1", "-o", "TRAIN.seed=0"]
+    )
     return folder
 
 
 def argv(folder: Path, out: Path, *flags: str) -> list[str]:
-    return [f"--config={folder / 'tiny.yaml'}", f"--weights={folder / 'TSN.pdparams'}", f"--save_dir={out}", *flags]
+    return [
+        f"--config={folder / 'tiny.yaml'}",
+        f"--weights={folder / 'TSN.pdparams'}",
+        f"--save_dir={out}",
+        *flags,
+    ]
 
 
 def result(out: Path, name: str) -> dict:
@@ -91,7 +98,12 @@ def test_predict_gives_one_record_a_line_in_order(trained, tmp_path, workers):
 def test_predict_one_video_with_class_names_and_topk(trained, tmp_path, capsys):
     names = tmp_path / "names.json"
     names.write_text(json.dumps(["walk", "run", "跳", "sit"]), encoding="utf-8")
-    flags = [f"--video_path={trained / 'clip 1.mp4'}", "--infer_topk=3", "-o", f"INFER.kinetics_labels={names}"]
+    flags = [
+        f"--video_path={trained / 'clip 1.mp4'}",
+        "--infer_topk=3",
+        "-o",
+        f"INFER.kinetics_labels={names}",
+    ]
     assert predict.main(argv(trained, tmp_path, *flags)) == 0
     (record,) = result(tmp_path, "TSN_infer_result.json")["results"]
     assert len(record["topk"]) == 3
@@ -112,7 +124,7 @@ def test_paths_agree(trained, tmp_path):
     batch = {"image": np.random.default_rng(0).standard_normal((3, 2, 3, 32, 32)).astype(np.float32)}
     expected = program.eager(network, spec, spec.outputs)(batch)["probability"]
     for to_static, limit in ((True, 1e-5), (False, 1e-4)):
-        got = program.inference(network, spec, spec.outputs, False, to_static)(batch)["probability"]
+        got = program.inference(network, spec, False, to_static)(batch)["probability"]
         assert np.abs(got - expected).max() <= limit
 
 
@@ -127,7 +139,7 @@ def test_a_predictor_that_disagrees_is_not_used(trained, tmp_path, monkeypatch, 
         return lambda inputs: {name: value * 1.01 for name, value in right(inputs).items()}
 
     monkeypatch.setattr(program, "predictor", wrong)
-    infer = program.inference(network, spec, spec.outputs, False, False)
+    infer = program.inference(network, spec, False, False)
     expected = program.eager(network, spec, spec.outputs)(batch)["probability"]
     for _ in range(2):
         assert np.array_equal(infer(batch)["probability"], expected)
@@ -143,7 +155,9 @@ def test_the_exported_program_runs_and_agrees(trained, tmp_path):
     network = build.network(spec, load_yaml(trained / "tiny.yaml"), "INFER", "tiny.yaml")
     checkpoint.load_weights(network, str(trained / "TSN"))
     for size in (1, 3):  # the batch axis is free
-        batch = {"image": np.random.default_rng(size).standard_normal((size, 2, 3, 32, 32)).astype(np.float32)}
+        batch = {
+            "image": np.random.default_rng(size).standard_normal((size, 2, 3, 32, 32)).astype(np.float32)
+        }
         expected = program.eager(network, spec, spec.outputs)(batch)["probability"]
         assert np.abs(infer(batch)["probability"] - expected).max() <= 1e-4
 

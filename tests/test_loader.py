@@ -55,7 +55,11 @@ def test_batches_come_in_order(workers):
 def test_what_cannot_be_read_is_named_and_the_rest_goes_on(workers):
     got, failures = read(Loader(Numbers(bad=(1, 4, 5)), [[0, 1, 2], [4, 5], [6, 7]], workers))
     assert got == [[0, 2], [], [6, 7]]
-    assert [[name for name, _ in batch] for batch in failures] == [["clip1.mp4"], ["clip4.mp4", "clip5.mp4"], []]
+    assert [[name for name, _ in batch] for batch in failures] == [
+        ["clip1.mp4"],
+        ["clip4.mp4", "clip5.mp4"],
+        [],
+    ]
     assert failures[0][0][1] == "clip1.mp4: not a readable video"
 
 

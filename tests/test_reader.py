@@ -32,7 +32,9 @@ def all_frames(path):
         images.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
-@pytest.mark.parametrize("choose", [lambda n: [0, n - 1, n // 2], lambda n: [3, 3, 1], lambda n: list(range(n))])
+@pytest.mark.parametrize(
+    "choose", [lambda n: [0, n - 1, n // 2], lambda n: [3, 3, 1], lambda n: list(range(n))]
+)
 def test_decoding_only_what_is_sampled_equals_reading_all(tmp_path, choose):
     path = synthetic.write_video(tmp_path / "a.mp4", synthetic.frames(20))
     expected = all_frames(path)

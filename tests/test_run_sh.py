@@ -209,9 +209,7 @@ def test_an_active_environment_is_used_and_keeps_its_paddle(shell: Shell) -> Non
 
 
 def test_a_failed_installation_is_one_line_and_repeated(shell: Shell) -> None:
-    broken = (
-        "WARNING: Retrying after connection broken by X\nERROR: No matching distribution\n\nnotice"
-    )
+    broken = "WARNING: Retrying after connection broken by X\nERROR: No matching distribution\n\nnotice"
     failed = shell("test", FAKE_PIP_STATUS="1", FAKE_PIP_OUTPUT=broken)
     line = one_line(failed)
     assert line.startswith("run.sh: could not install requirements.txt (no network?): ERROR: No m")
@@ -254,9 +252,7 @@ def test_no_disk(shell: Shell) -> None:
     line = one_line(shell("test", FAKE_FREE_KB="310000"))
     assert line == f"run.sh: only 0.3 GB free at {shell.project}; the environment needs about 3 GB"
     shell("test")
-    assert shell("test", FAKE_FREE_KB="310000").returncode == 0, (
-        "nothing to install, nothing needed"
-    )
+    assert shell("test", FAKE_FREE_KB="310000").returncode == 0, "nothing to install, nothing needed"
 
 
 def test_run_dist(shell: Shell) -> None:
@@ -268,9 +264,7 @@ def test_run_dist(shell: Shell) -> None:
     tail = "--config=c.yaml --log_interval=1"
     assert launched() == f"{launch} {program} {tail}"
     many = launched("-o", "A.b=1", NPROC="2", LAUNCH_FLAGS="--nnodes 2", use_gpu="False")
-    assert many == (
-        f"{launch} --nproc_per_node=2 --nnodes 2 {program} {tail} --use_gpu=False -o A.b=1"
-    )
+    assert many == (f"{launch} --nproc_per_node=2 --nnodes 2 {program} {tail} --use_gpu=False -o A.b=1")
     for flags in (["--use_gpu=False"], ["--use_gpu", "false"]):
         assert f"{launch} --backend gloo {program}" in launched(*flags, FAKE_GPUS="2")
     assert "gloo" not in launched("--use_gpu=True", FAKE_GPUS="2")

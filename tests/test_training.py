@@ -81,23 +81,23 @@ def test_paddle_itself_reads_the_checkpoint(recipe):
     assert np.array_equal(ours["conv1_weights"], np.asarray(theirs["conv1_weights"]))
 
 
-def stop_after(steps: int):
-    """A stand-in for Ctrl-C that arrives during step ``steps`` of this process."""
-    calls = []
+def stop_after(calls: int):
+    """A stand-in for Ctrl-C that is seen when train.py looks for it the ``calls``-th time."""
+    seen = []
 
     @contextmanager
     def signals():
-        yield lambda: calls.append(1) or (signal.SIGINT if len(calls) >= steps else None)
+        yield lambda: seen.append(1) or (signal.SIGINT if len(seen) >= calls else None)
 
     return signals
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_stopped_and_resumed_equals_uninterrupted(recipe, monkeypatch, steps):
+@pytest.mark.parametrize(("calls", "steps"), [(1, 1), (2, 2), (3, 2), (4, 3)])  # 3: between epochs
+def test_stopped_and_resumed_equals_uninterrupted(recipe, monkeypatch, calls, steps):
     flags = ("--fix_random_seed=True", "--valid_interval=0")
     whole = run(recipe, "whole", *flags)
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "stop_signals", stop_after(steps))
+        patch.setattr(engine, "stop_signals", stop_after(calls))
         with pytest.raises(Interrupted, match="--resume=auto") as stop:
             run(recipe, "parts", *flags)
     assert stop.value.exit_code == 130
@@ -106,7 +106,9 @@ def test_stopped_and_resumed_equals_uninterrupted(recipe, monkeypatch, steps):
 
 
 def test_resume_auto_starts_afresh_in_an_empty_folder_and_skips_a_torn_checkpoint(recipe, caplog):
-    whole = run(recipe, "whole", "--fix_random_seed=True", "--valid_interval=0", "--resume=auto", "--pretrain=none")
+    whole = run(
+        recipe, "whole", "--fix_random_seed=True", "--valid_interval=0", "--resume=auto", "--pretrain=none"
+    )
     torn = run(recipe, "torn", "--fix_random_seed=True", "--valid_interval=0")
     for name in ("TSN", "TSN_epoch1"):
         data = (torn / f"{name}.pdopt").read_bytes()
@@ -175,7 +177,8 @@ def test_pretrained_weights_come_without_the_head(recipe, capsys):
         (["-o", "MODEL.num_layers=20"], ConfigError, "MODEL.num_layers: .*got 20"),
         (["--model_name=TSMN"], ConfigError, "unknown model 'TSMN'"),
         (["--use_gpu=True"], ConfigError, "--use_gpu=True, but this PaddlePaddle"),
-        (["-o", "MODEL.image_std=[0.0, 0.0, 0.0]"], ZooError, "the loss is nan at epoch 0, iteration 0.*clip"),
+        (["-o", "MODEL.image_std=[0.2, 0.0, 0.2]"], ConfigError, r"MODEL\.image_std: .*greater than 0"),
+        (["--learning_rate=3e38"], ZooError, "the loss is .* at epoch 1, iteration 0.*clip"),
     ],
 )
 def test_a_users_mistake_is_one_error(recipe, flags, error, message):
@@ -191,7 +194,9 @@ def test_a_missing_validation_list_does_not_matter_when_validation_is_off(recipe
 def test_no_pretrained_backbone_says_which_file_to_put_where(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("PADDLE_VIDEO_WEIGHTS", str(tmp_path / "weights"))
     argv = [f"--config={recipe}", f"--save_dir={tmp_path}", "-o", "MODEL.num_layers=50"]
-    with pytest.raises(WeightsError, match=r"ResNet50_pretrained does not exist: put there https://.*scratch"):
+    with pytest.raises(
+        WeightsError, match=r"ResNet50_pretrained does not exist: put there https://.*scratch"
+    ):
         train.main(argv)
 
 
@@ -221,7 +226,12 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(recipe, monkeypatch):
 
 
 def start(recipe: Path, folder: str, *flags: str) -> subprocess.Popen:
-    argv = [f"--config={recipe}", f"--save_dir={recipe.parent / folder}", "--pretrain=none", "--log_interval=1"]
+    argv = [
+        f"--config={recipe}",
+        f"--save_dir={recipe.parent / folder}",
+        "--pretrain=none",
+        "--log_interval=1",
+    ]
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *argv, *flags],
         stdout=subprocess.PIPE,
@@ -240,7 +250,7 @@ def test_a_signal_leaves_a_whole_checkpoint(recipe, number, code):
                 break
         process.send_signal(number)
         started = time.monotonic()
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == code, err
@@ -253,7 +263,7 @@ def test_a_signal_leaves_a_whole_checkpoint(recipe, number, code):
 
 def test_the_program_prints_one_line_and_exits_2(recipe):
     process = start(recipe, "out", "--batch_size=99")
-    out, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert err.count("\n") == 1 and err.startswith("error: ")
 

@@ -169,7 +169,9 @@ def read_weights(path: str) -> State:
     arrays = {names.get(name, name): value for name, value in state.items()}
     bad = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
     if bad or not arrays:
-        raise WeightsError(f"{file}: expected a dict name -> array" + (f"; {bad[0]!r} is none" if bad else ""))
+        raise WeightsError(
+            f"{file}: expected a dict name -> array" + (f"; {bad[0]!r} is none" if bad else "")
+        )
     return arrays
 
 
@@ -273,7 +275,9 @@ def read_about(prefix: str) -> dict | None:
     for suffix, digest in expected.items():
         part = Path(f"{prefix}{suffix}")
         if not part.is_file() or _sha256(part.read_bytes()) != digest:
-            raise WeightsError(f"{part}: missing, or not the file that {file.name} describes: a torn checkpoint")
+            raise WeightsError(
+                f"{part}: missing, or not the file that {file.name} describes: a torn checkpoint"
+            )
     return about
 
 
@@ -296,5 +300,7 @@ def load_optimizer(optimizer: paddle.optimizer.Optimizer, prefix: str, counter_b
     bad = [k for k, v in state.items() if not isinstance(v, (np.ndarray, dict))]
     if bad:
         raise DataError(f"{file}: expected arrays by name; {bad[0]!r} is none")
-    optimizer.set_state_dict({k: paddle.to_tensor(v) if isinstance(v, np.ndarray) else v for k, v in state.items()})
+    optimizer.set_state_dict(
+        {k: paddle.to_tensor(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}
+    )
     return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -84,7 +83,11 @@ def train_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
 def eval_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     parser = _base("Evaluate a model on the recipe's TEST list.", zoo, "data/evaluate_results")
     add = parser.add_argument
-    add("--weights", type=optional(str), help="weights (.pdparams file or prefix); default: the published ones")
+    add(
+        "--weights",
+        type=optional(str),
+        help="weights (.pdparams file or prefix); default: the published ones",
+    )
     add("--log_interval", type=natural, default=1, help="log every N batches; 0 = never (default: 1)")
     _loader_flags(parser)
     return parser
@@ -93,7 +96,11 @@ def eval_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
 def predict_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     parser = _base("Predict the recipe's INFER list, or videos given directly.", zoo, "data/predict_results")
     add = parser.add_argument
-    add("--weights", type=optional(str), help="weights (.pdparams file or prefix); default: the published ones")
+    add(
+        "--weights",
+        type=optional(str),
+        help="weights (.pdparams file or prefix); default: the published ones",
+    )
     add("--filelist", type=optional(str), help="list of inputs; overrides INFER.filelist")
     add("--video_path", type=optional(str), help="a video; overrides the list")
     add("--infer_topk", type=optional(int), help="classes a video; default: MODEL.topk")
@@ -160,4 +167,3 @@ def run(main: Callable[[list[str]], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-

@@ -25,8 +25,7 @@ def set_device(use_gpu: bool | None, recipe: bool | None) -> str:
     if use_gpu and not gpus:
         built = "sees no GPU" if paddle.is_compiled_with_cuda() else "is a CPU build"
         raise ConfigError(
-            f"--use_gpu=True, but this PaddlePaddle {built}. "
-            "Leave the flag out or see requirements-gpu.txt."
+            f"--use_gpu=True, but this PaddlePaddle {built}. Leave the flag out or see requirements-gpu.txt."
         )
     wanted = use_gpu if use_gpu is not None else recipe is not False
     device = f"gpu:{local_rank() % gpus}" if wanted and gpus else "cpu"

@@ -18,7 +18,9 @@ def setup(rank: int) -> None:
     """Log to stdout: everything on rank 0, warnings on the others. Filters Paddle's own noise."""
     prefix = f"[rank {rank}] " if rank else ""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter(f"{prefix}[%(levelname)s: %(filename)s: %(lineno)4d]: %(message)s"))
+    handler.setFormatter(
+        logging.Formatter(f"{prefix}[%(levelname)s: %(filename)s: %(lineno)4d]: %(message)s")
+    )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING if rank else logging.INFO)

@@ -99,9 +99,7 @@ def eager(network: nn.Layer, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
     return infer
 
 
-def inference(
-    network: nn.Layer, spec: ModelSpec, names: tuple[str, ...], on_gpu: bool, to_static: bool
-) -> Infer:
+def inference(network: nn.Layer, spec: ModelSpec, on_gpu: bool, to_static: bool) -> Infer:
     """The fastest right path for this model on this device; the log names it.
 
     On CPU the oneDNN predictor, built at the first batch and compared with eager on it; where they do
@@ -109,19 +107,19 @@ def inference(
     """
     if to_static:
         log.info("inference path: compiled Program")
-        return eager(compiled(network), spec, names)
+        return eager(compiled(network), spec, spec.evaluated)
     if on_gpu or spec.cpu_path == "eager":
         reason = "" if on_gpu or not spec.cpu_path_reason else f" ({spec.cpu_path_reason})"
         log.info("inference path: eager%s", reason)
-        return eager(network, spec, names)
-    return _OneDNN(network, spec, names)
+        return eager(network, spec, spec.evaluated)
+    return OneDNN(network, spec)
 
 
-class _OneDNN:
+class OneDNN:
     """Builds the predictor at the first batch, when the shapes are known, and checks it there."""
 
-    def __init__(self, network: nn.Layer, spec: ModelSpec, names: tuple[str, ...]) -> None:
-        self.network, self.spec, self.names = network, spec, names
+    def __init__(self, network: nn.Layer, spec: ModelSpec) -> None:
+        self.network, self.spec, self.names = network, spec, spec.evaluated
         self.run: Infer | None = None
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -134,13 +132,13 @@ class _OneDNN:
             export(self.network, self.spec, self.names, inputs, prefix)
             self.run = predictor(prefix, self.spec, self.names)
         got = self.run(inputs)
-        difference = max(_difference(got[name], expected[name]) for name in self.names)
-        if difference <= AGREEMENT:
-            log.info("inference path: oneDNN predictor (agrees with eager to %.1e)", difference)
+        error = max(difference(got[name], expected[name]) for name in self.names)
+        if error <= AGREEMENT:
+            log.info("inference path: oneDNN predictor (agrees with eager to %.1e)", error)
             return got
         log.warning(
             "inference path: eager; the oneDNN predictor differs by %.1e > %.0e on the first batch",
-            difference,
+            error,
             AGREEMENT,
         )
         self.run = plain
@@ -161,7 +159,7 @@ def loss_function(network: nn.Layer) -> Callable[[dict, dict], dict[str, np.ndar
     return loss
 
 
-def _difference(a: np.ndarray, b: np.ndarray) -> float:
+def difference(a: np.ndarray, b: np.ndarray) -> float:
     """Largest difference relative to the scale of ``b``; infinite where either is not finite."""
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return float("inf")

@@ -42,6 +42,11 @@ class ModelSpec:
     cpu_path: str = "onednn"  # inference on CPU: "onednn" or "eager"
     cpu_path_reason: str = ""  # said in the log when the path is not the usual one
 
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """What evaluation and prediction ask of forward; the loss needs more than the predictions."""
+        return self.outputs + self.loss_inputs
+
     def part(self, role: str) -> type:
         """The class behind ``network``, ``reader``, ``metric`` or ``solver``."""
         module, _, attribute = getattr(self, role).partition(":")

@@ -43,6 +43,8 @@ def loads(data: bytes, name: str, encoding: str = "ASCII") -> object:
         what = f"refused to load {str(refused)[:200]!r}"
         only = "only numpy arrays and plain containers are read"
         raise UnsafeFileError(f"{name}: {what}: {only}") from None
+    except EOFError as error:
+        raise DataError(f"{name}: not a readable pickle (it ends too early)") from error
     except Exception as error:  # on damaged bytes pickle and numpy raise nearly anything
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(": ")
         raise DataError(f"{name}: not a readable pickle ({reason})") from error
@@ -123,7 +125,14 @@ class _Unpickler(pickle._Unpickler):
         else:
             raise _Refused(f"state of {getattr(value, '__name__', type(value).__name__)}")
 
-    dispatch: ClassVar[dict] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+    def load_bytearray8(self) -> None:  # the original writes that many zeros first
+        self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
+
+    dispatch: ClassVar[dict] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BUILD[0]: load_build,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
 
 
 def _set_array(array: np.ndarray, state: tuple) -> None:

@@ -13,7 +13,7 @@ FOLDER_VARIABLE = "PADDLE_VIDEO_WEIGHTS"
 
 
 def weights_folder() -> Path:
-    """``~/.paddle/weights``, as in 2019, unless the environment variable PADDLE_VIDEO_WEIGHTS names another."""
+    """``~/.paddle/weights``, as in 2019, or what the environment variable PADDLE_VIDEO_WEIGHTS names."""
     return Path(os.environ.get(FOLDER_VARIABLE) or "~/.paddle/weights").expanduser()
 
 
@@ -40,11 +40,15 @@ def default_pretrain(spec: ModelSpec, config: Config) -> str | None:
     depth = getattr(config, "num_layers", 50)
     if not spec.pretrain or depth != 50:
         return None
-    return _in_folder(spec.pretrain, spec.pretrain_urls, "--pretrain", "; --pretrain=none starts from scratch")
+    return _in_folder(
+        spec.pretrain, spec.pretrain_urls, "--pretrain", "; --pretrain=none starts from scratch"
+    )
 
 
 def _in_folder(name: str, urls: tuple[str, ...], flag: str, hint: str = "") -> str:
     path = weights_folder() / name
     if not path.exists():
-        raise WeightsError(f"{flag} is missing and {path} does not exist: put there {' or '.join(urls)}{hint}")
+        raise WeightsError(
+            f"{flag} is missing and {path} does not exist: put there {' or '.join(urls)}{hint}"
+        )
     return str(path)

@@ -39,9 +39,7 @@ class ConvBN(nn.Layer):
         std = (2.0 / (kernel * kernel * c_in)) ** 0.5  # 2019's default for convolutions
         weight = ParamAttr(name=f"{name}_weights", initializer=Normal(0.0, std))
         padding = (kernel - 1) // 2
-        self.conv = nn.Conv2D(
-            c_in, c_out, kernel, stride, padding, weight_attr=weight, bias_attr=False
-        )
+        self.conv = nn.Conv2D(c_in, c_out, kernel, stride, padding, weight_attr=weight, bias_attr=False)
         bn = "bn_conv1" if name == "conv1" else f"bn{name[3:]}"
         names = (f"{bn}_scale", f"{bn}_offset", f"{bn}_mean", f"{bn}_variance")
         self.bn = BatchNorm(c_out, names, frozen_bn)
@@ -108,9 +106,7 @@ class ResNet(nn.Layer):
             for block in range(num_blocks):
                 stride = 2 if block == 0 and stage > 0 else 1
                 name = block_name(depth, stage, block)
-                blocks.append(
-                    Residual(channels, 64 * 2**stage, stride, bottleneck, name, frozen_bn)
-                )
+                blocks.append(Residual(channels, 64 * 2**stage, stride, bottleneck, name, frozen_bn))
                 channels = blocks[-1].out_channels
             self.stages.append(nn.Sequential(*blocks))
         self.out_channels = channels

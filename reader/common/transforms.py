@@ -58,9 +58,7 @@ def random_flip(images: list[Image.Image], rng: random.Random) -> list[Image.Ima
     return [image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for image in images]
 
 
-def to_segments(
-    images: list[Image.Image], seglen: int, mean: list[float], std: list[float]
-) -> np.ndarray:
+def to_segments(images: list[Image.Image], seglen: int, mean: list[float], std: list[float]) -> np.ndarray:
     """Images to ``(S, 3 * seglen, H, W)`` float32: RGB / 255, minus ``mean``, over ``std``."""
     pixels = np.stack([np.asarray(image, dtype=np.float32) for image in images])  # (S*seglen, H, W, 3)
     pixels = pixels.transpose(0, 3, 1, 2) / np.float32(255)  # (S*seglen, 3, H, W)

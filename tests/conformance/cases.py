@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def _checkpoint_cases(base: Path, spec: ModelSpec) -> list[str]:
     return sorted(names)
 
 
-@lru_cache(maxsize=None)
+@cache
 def read_json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 

@@ -1,0 +1,1 @@
+"""Speed and memory, measured by a command against a stated baseline, as ratios."""

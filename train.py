@@ -8,7 +8,20 @@ import sys
 from pathlib import Path
 
 from models import ZOO
-from utils import build, checkpoint, cli, device, engine, loader, log, optimizer, program, ranks, snapshot
+from utils import (
+    build,
+    checkpoint,
+    cli,
+    device,
+    engine,
+    loader,
+    log,
+    optimizer,
+    profile,
+    program,
+    ranks,
+    snapshot,
+)
 from utils.config import RunConfig, resolve, to_yaml
 from utils.errors import ConfigError
 
@@ -59,6 +72,8 @@ def train(args, spec, sections, run: RunConfig) -> int:
         checkpoint.write_atomic(save_dir / f"{spec.name}_config.yaml", to_yaml(sections).encode())
     if run.epoch == 0:
         snapshots.save(epoch_finished=False)
+    if args.is_profiler:
+        return profile_run(args, trainer, reader, metric, run, workers)
 
     while trainer.epoch < run.epoch:
         rate = trainer.optimizer.get_lr()
@@ -82,6 +97,21 @@ def train(args, spec, sections, run: RunConfig) -> int:
             jsonl.write(kind="valid", epoch=trainer.epoch, **result, failed=len(failed))
             snapshots.scored(result)
         trainer.epoch, trainer.iteration = trainer.epoch + 1, 0
+    return 0
+
+
+def profile_run(args, trainer, reader, metric, run: RunConfig, workers: int) -> int:
+    """A few profiled steps; like 2019, it writes no checkpoint."""
+    order = loader.training_order(len(reader), trainer.seed, 0)
+    batches = loader.training_batches(order, run.batch_size, device.rank(), device.world_size())
+    wanted = args.log_interval + profile.STEPS
+    if len(batches) < wanted:
+        raise ConfigError(
+            f"--is_profiler needs {wanted} batches (--log_interval + {profile.STEPS}), got {len(batches)}"
+        )
+    samples = loader.Loader(reader, batches[:wanted], workers)
+    after_step = profile.steps(args.profiler_path, args.log_interval)
+    engine.train_epoch(trainer, samples, metric, run.batch_size, args.log_interval, after_step=after_step)
     return 0
 
 

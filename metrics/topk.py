@@ -17,7 +17,8 @@ class TopKAccuracy:
     one; ``batch["label"]`` is (N, 1) int. Accuracies are percentages, weighted by sample.
 
     Among equal probabilities the smaller class id comes first. With fewer than five classes top-5
-    counts all of them.
+    counts all of them. A class is called by its id where the recipe names no label file; ConfigError
+    when that file is missing or shorter than the classes.
     """
 
     class Config(Config):
@@ -26,8 +27,9 @@ class TopKAccuracy:
         kinetics_labels: str | None = key(None)  # JSON list of class names, by class id
 
     def __init__(self, config: TopKAccuracy.Config) -> None:
+        path, count = config.kinetics_labels, config.num_classes
         self.config = config
-        self.class_names: list[str] | None = None
+        self.class_names = read_names(path, count) if path else [str(k) for k in range(count)]
         self.reset()
 
     def reset(self) -> None:
@@ -64,18 +66,14 @@ class TopKAccuracy:
         self.num_samples = sum(count for _, count in states)
 
     def decode(self, outputs: dict[str, np.ndarray], batch: dict[str, Any]) -> list[dict[str, Any]]:
-        """One record a video: ``{"video", "topk": [{"class_id", "class_name", "probability"}]}``.
-
-        Raises ConfigError when the label file is missing or shorter than the classes.
-        """
-        names = self._names()
+        """One record a video: ``{"video", "topk": [{"class_id", "class_name", "probability"}]}``."""
         probability = np.asarray(outputs["probability"])
         ranked = self._rank(probability, self.config.topk)
         return [
             {
                 "video": video,
                 "topk": [
-                    {"class_id": int(k), "class_name": names[k], "probability": float(row[k])}
+                    {"class_id": int(k), "class_name": self.class_names[k], "probability": float(row[k])}
                     for k in ranked[i]
                 ],
             }
@@ -94,13 +92,6 @@ class TopKAccuracy:
     @staticmethod
     def _rank(probability: np.ndarray, k: int) -> np.ndarray:
         return np.argsort(-np.asarray(probability), axis=1, kind="stable")[:, :k]
-
-    def _names(self) -> list[str]:
-        """Class names by id; the id itself where the recipe names no label file."""
-        if self.class_names is None:
-            path, count = self.config.kinetics_labels, self.config.num_classes
-            self.class_names = read_names(path, count) if path else [str(k) for k in range(count)]
-        return self.class_names
 
 
 def read_names(path: str, num_classes: int) -> list[str]:

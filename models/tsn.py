@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Constant, Uniform
@@ -48,7 +49,8 @@ class TSN(nn.Layer):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Frames ``(N, S, C, H, W)`` float32 to ``logits`` and ``probability``, both ``(N, K)``."""
         logits = self.fc(self.forward_features(image).mean(axis=1))  # (N, S, D) -> (N, K)
-        return {"probability": F.softmax(logits), "logits": logits}
+        # A copy, because Paddle 2.6's to_static loses the gradient of an output that it uses itself.
+        return {"probability": F.softmax(logits), "logits": paddle.assign(logits)}
 
     def loss(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Cross entropy in nats against ``label`` ``(N, 1)``, averaged over all N.

@@ -196,6 +196,8 @@ DAMAGED_ARRAYS = {
     "numbers with fields": array((1,), dtype("i8", fields(0, dtype("i4"))), ADDRESS),
     "huge part": dtype("V8", (3, "|", (dtype("f4"), (2**40,)), None, None, 8, 4, 0)),
     "part is no shape": dtype("V8", (3, "|", (dtype("i4"), "O"), None, None, 8, 4, 0)),
+    "part is a number": dtype("V8", (3, "|", (dtype("f4"), 2), None, None, 8, 4, 0)),
+    "array of parts": array((1,), dtype("V8", (3, "|", (dtype("f4"), (2,)), None, None, 8, 4, 0)), ADDRESS),
     "part of no extent": dtype("V4", (3, "<", (dtype("f4"), ()), None, None, -1, 4, 0)),
     "unknown version": dtype("f4", (9, "<", None, None, None, -1, -1, 0)),
     "unknown order": dtype("f4", (3, "x", None, None, None, -1, -1, 0)),
@@ -274,6 +276,8 @@ def same(got: Any, expected: Any) -> bool:
     if isinstance(got, np.ndarray):
         layouts = [(a.dtype, a.shape, a.strides, a.flags.writeable) for a in (got, expected)]
         return layouts[0] == layouts[1] and got.tobytes() == expected.tobytes()
+    if isinstance(got, np.void):
+        return bool(got == expected) and got.flags.writeable == expected.flags.writeable
     if isinstance(got, dict):
         return list(got) == list(expected) and all(same(got[key], expected[key]) for key in got)
     if isinstance(got, (list, tuple)):
@@ -386,7 +390,7 @@ def assert_one_line(error: DataError) -> None:
 @pytest.mark.parametrize("data", SMALL.values(), ids=SMALL)
 def test_a_file_cut_anywhere_is_one_line(data):
     for size in range(len(data)):
-        with pytest.raises(DataError) as caught:
+        with pytest.raises(DataError, match="not a readable pickle") as caught:
             safe_pickle.loads(data[:size], "x.pkl", encoding="latin1")
         assert_one_line(caught.value)
 
@@ -411,6 +415,7 @@ def test_changed_bytes_give_a_value_or_one_line(data):
         b"hello, world\n",
         b"\x89HDF\r\n\x1a\n",
         b"\x00" * 100,
+        b"PK\x03\x04",
         b".",
         b"\x80\x09N.",  # a protocol to come
         b"(" * 5000,
@@ -440,6 +445,12 @@ def test_a_file_that_is_not_there(tmp_path):
         safe_pickle.load(tmp_path / "x.pkl")
     with pytest.raises(DataError, match="cannot be read"):
         safe_pickle.load(str(tmp_path))
+
+
+def test_a_file_that_ends_too_early_says_so():
+    for data in (b"", b"]", b"cnumpy.core.multi", b"cnumpy\nndar"):
+        with pytest.raises(DataError, match=r"^x: not a readable pickle \(it ends too early\)$"):
+            safe_pickle.loads(data, "x")
 
 
 def test_a_long_name_with_line_ends_is_one_line():

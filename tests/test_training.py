@@ -294,3 +294,12 @@ def test_run_turns_errors_into_exit_codes(capsys):
     assert cli.run(fail(Interrupted("SIGINT", 130))) == 130
     assert cli.run(fail(KeyboardInterrupt())) == 130
     assert "error: x.yaml: wrong" in capsys.readouterr().err
+
+
+def test_profiling_writes_a_trace_and_no_checkpoint(recipe, tmp_path):
+    traces = tmp_path / "traces"
+    flags = ("--is_profiler=1", f"--profiler_path={traces}", "--log_interval=1", "--batch_size=1")
+    folder = run(recipe, "out", *flags)
+    assert list(traces.glob("*.json")) and not list(folder.glob("*.pdparams"))
+    with pytest.raises(ConfigError, match="--is_profiler needs 6 batches"):
+        run(recipe, "out", "--is_profiler=1", "--log_interval=1", "--batch_size=4")

@@ -7,6 +7,7 @@ match it are never resumed from. Networks are addressed by 2019's parameter name
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -22,6 +23,7 @@ import numpy as np
 import paddle
 
 from utils import fluid_file, safe_pickle
+from utils import optimizer as optimizers
 from utils.errors import DataError, WeightsError
 
 log = logging.getLogger(__name__)
@@ -54,7 +56,8 @@ def write_atomic(path: str | Path, data: bytes, same_as: str | Path | None = Non
     except OSError as error:
         raise WeightsError(f"{path}: cannot write: {error.strerror}; earlier files are whole") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _linked(source: str | Path, target: Path) -> bool:
@@ -290,17 +293,17 @@ def load_optimizer(optimizer: paddle.optimizer.Optimizer, prefix: str, counter_b
     if not file.is_file():
         return False
     state = _read_dict(file)
+    counter = None
     if "LR_Scheduler" not in state:
         counter = state.pop("@LR_DECAY_COUNTER@", None)
-        rates = [state.pop(name) for name in list(state) if re.fullmatch(r"learning_rate(_\d+)?", name)]
-        if counter is not None:
-            last_epoch = int(np.asarray(counter).reshape(-1)[0]) + 1 - counter_begin
-            last_lr = float(np.asarray(rates[0]).reshape(-1)[0]) if rates else 0.0
-            state["LR_Scheduler"] = {"last_epoch": last_epoch, "last_lr": last_lr}
+        state = {k: v for k, v in state.items() if not re.fullmatch(r"learning_rate(_\d+)?", k)}
+        state |= {k: v for k, v in optimizer.state_dict().items() if k == "LR_Scheduler"}
     bad = [k for k, v in state.items() if not isinstance(v, (np.ndarray, dict))]
     if bad:
         raise DataError(f"{file}: expected arrays by name; {bad[0]!r} is none")
     optimizer.set_state_dict(
         {k: paddle.to_tensor(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}
     )
+    if counter is not None:
+        optimizers.set_step(optimizer, int(np.asarray(counter).reshape(-1)[0]) + 1 - counter_begin)
     return True

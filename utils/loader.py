@@ -170,7 +170,7 @@ class Loader:
                 names = [self.reader.describe(index) for index in reading if index >= 0]
                 what = f" while reading {', '.join(names)}" if names else ""
                 raise DataError(
-                    f"a reader process died{what} ({_first_line(error)}). Out of memory? Fewer "
+                    f"a reader process died{what} ({_first_line(error)}). Is memory or /dev/shm full? Fewer "
                     "processes need less: --num_workers=1; --num_workers=0 reads in the main process."
                 ) from error
             failures = packed["failures"]

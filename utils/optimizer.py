@@ -43,6 +43,13 @@ def advance(optimizer: paddle.optimizer.Optimizer) -> None:
         schedule.step()
 
 
+def set_step(optimizer: paddle.optimizer.Optimizer, step: int) -> None:
+    """Put the learning-rate schedule where it is after ``step`` steps."""
+    schedule = optimizer._learning_rate
+    if isinstance(schedule, LRScheduler):
+        schedule.step(step)
+
+
 def fresh_names() -> AbstractContextManager[None]:
     """Within it accumulators are called ``<parameter>_velocity_0``, whatever this process ran before."""
     return paddle.utils.unique_name.guard()

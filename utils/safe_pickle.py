@@ -24,9 +24,9 @@ from utils.errors import DataError, UnsafeFileError
 def load(path: str | Path, encoding: str = "ASCII") -> object:
     """The value in a pickle file. ``encoding`` is for Python 2's str: "latin1", or "bytes".
 
-    Arrays and scalars are of bool, numbers, text or structures of these, in the machine's byte
-    order. Raises UnsafeFileError, naming the global, if the file asks for anything but them and
-    plain containers; DataError if it is absent, damaged or no pickle.
+    Arrays and scalars are of bool, numbers, text or structures of these. Raises UnsafeFileError,
+    naming the global, if the file asks for anything but them and plain containers; DataError if it
+    is absent, damaged or no pickle.
     """
     try:
         data = Path(path).read_bytes()
@@ -38,7 +38,7 @@ def load(path: str | Path, encoding: str = "ASCII") -> object:
 def loads(data: bytes, name: str, encoding: str = "ASCII") -> object:
     """As ``load``, from bytes; ``name`` is what errors call them."""
     try:
-        return _Unpickler(io.BytesIO(data), encoding=encoding).load()
+        return _Unpickler(_File(data), encoding=encoding).load()
     except _Refused as refused:
         what = f"refused to load {str(refused)[:200]!r}"
         only = "only numpy arrays and plain containers are read"
@@ -52,6 +52,13 @@ def loads(data: bytes, name: str, encoding: str = "ASCII") -> object:
 
 class _Refused(Exception):
     """Says what the file asked for; ``loads`` adds the file's name."""
+
+
+class _File(io.BytesIO):
+    def readline(self) -> bytes:
+        if not (line := super().readline()).endswith(b"\n"):
+            raise EOFError  # half a name is no other name
+        return line
 
 
 def _ndarray(*_: object) -> None:

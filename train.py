@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import sys
 from pathlib import Path
 
@@ -50,9 +49,9 @@ def main(argv: list[str]) -> int:
 def train(args, spec, sections, run: RunConfig) -> int:
     save_dir, file = Path(args.save_dir), args.config
     resume = checkpoint.find_resume(args.resume, args.save_dir, spec.name) if args.resume else None
-    seed = run_seed(run, resume)
+    seed = snapshot.run_seed(run, resume)
     reader = build.reader(spec, sections, "TRAIN", file, seed)
-    check_batch(run.batch_size, len(reader))
+    loader.check_batch(run.batch_size, len(reader), device.world_size())
     validate = validation(args, spec, sections) if args.valid_interval else None
     network = build.network(spec, sections, "TRAIN", file, seed)
     solver = build.solver(spec, sections, file)
@@ -113,30 +112,6 @@ def profile_run(args, trainer, reader, metric, run: RunConfig, workers: int) -> 
     after_step = profile.steps(args.profiler_path, args.log_interval)
     engine.train_epoch(trainer, samples, metric, run.batch_size, args.log_interval, after_step=after_step)
     return 0
-
-
-def run_seed(run: RunConfig, resume: str | None) -> int:
-    """The seed of the resumed run, of the recipe, 0 for --fix_random_seed, else a new one for all ranks."""
-    about = checkpoint.read_about(resume) if resume else None
-    if about:
-        return about["seed"]
-    if run.seed is not None:
-        return run.seed
-    return 0 if run.fix_random_seed else device.gather(random.SystemRandom().randrange(2**20))[0]
-
-
-def check_batch(batch_size: int, num_samples: int) -> None:
-    world = device.world_size()
-    if batch_size % world:
-        nearest = max(1, round(batch_size / world)) * world
-        raise ConfigError(
-            f"batch_size {batch_size} cannot be shared by {world} processes; nearest: {nearest}"
-        )
-    if num_samples < batch_size:
-        raise ConfigError(
-            f"TRAIN.filelist has {num_samples} samples, fewer than one batch of {batch_size}; "
-            f"lower --batch_size"
-        )
 
 
 def validation(args, spec, sections):

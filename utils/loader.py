@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from paddle.io import DataLoader, Dataset, get_worker_info
 
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 
 Fields = dict[str, Any]  # name -> Tensor (batch first), or a list of strings
 Failures = list[tuple[str, str]]  # (sample, reason)
@@ -42,6 +42,19 @@ def training_batches(
     """
     starts = range(0, len(order) - batch_size + 1, batch_size)
     return [list(order[s : s + batch_size][rank::world_size]) for s in starts][skip:]
+
+
+def check_batch(batch_size: int, num_samples: int, world_size: int) -> None:
+    """Raise ConfigError for a batch that the ranks cannot share, or that the samples do not fill."""
+    if batch_size % world_size:
+        nearest = max(1, round(batch_size / world_size)) * world_size
+        raise ConfigError(
+            f"batch_size {batch_size} cannot be shared by {world_size} processes; nearest: {nearest}"
+        )
+    if num_samples < batch_size:
+        raise ConfigError(
+            f"TRAIN.filelist has {num_samples} samples, fewer than one batch of {batch_size}; lower --batch_size"
+        )
 
 
 def evaluation_batches(

@@ -7,6 +7,7 @@ epoch, iteration and step restore a run exactly, also in the middle of an epoch.
 from __future__ import annotations
 
 import logging
+import random
 import signal
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import paddle
 
 from utils import checkpoint, device, weights
-from utils.config import Config
+from utils.config import Config, RunConfig
 from utils.engine import Trainer
 from utils.errors import ConfigError, Interrupted
 
@@ -139,3 +140,13 @@ def start(trainer: Trainer, pretrain: str | None, config: Config) -> None:
         log.info("starting from scratch")
     else:
         log.info("%s", checkpoint.load_pretrained(trainer.network, path))
+
+
+def run_seed(run: RunConfig, resume: str | None) -> int:
+    """The seed of the resumed run, of the recipe, 0 for --fix_random_seed, else a new one for all ranks."""
+    about = checkpoint.read_about(resume) if resume else None
+    if about:
+        return about["seed"]
+    if run.seed is not None:
+        return run.seed
+    return 0 if run.fix_random_seed else device.gather(random.SystemRandom().randrange(2**20))[0]

@@ -58,7 +58,8 @@ def train(args, spec, sections, run: RunConfig) -> int:
     called = program.compiled(network) if args.to_static else network
     updates = solver.build(network.parameters())
     called = device.data_parallel(called)
-    trainer = engine.Trainer(spec, network, called, updates, seed, run.epoch)
+    failure_limit = max(10, int(run.max_failed_fraction * len(reader)))
+    trainer = engine.Trainer(spec, network, called, updates, seed, run.epoch, failure_limit)
     snapshots = snapshot.Snapshots(trainer, save_dir, run.batch_size, sections)
     if resume:
         snapshots.resume(resume, solver.counter_begin)

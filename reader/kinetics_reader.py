@@ -1,6 +1,7 @@
-"""Kinetics videos for TSN, TSM and StNet: sampled frames of mp4 files or of pickled JPEGs.
+"""Kinetics videos for TSN, TSM and StNet: sampled frames of videos, folders of images or pickled JPEGs.
 
-Lists: ``path label`` a line for ``mp4``; for ``pkl`` a path a line, each pickle ``(id, label, [jpeg
+Lists, by ``MODEL.format``: ``mp4`` (any video; ``video`` is the same) ``path label`` a line; ``frames``
+``folder count label``, images ``img_00001.jpg`` …; ``pkl`` a path a line, each pickle ``(id, label, [jpeg
 bytes, …])`` written by Python 2 or 3. Paths are relative to the working directory.
 """
 
@@ -31,7 +32,8 @@ class KineticsReader(Dataset):
     """
 
     class Config(Config):
-        format: Literal["mp4", "pkl"] = key("pkl")
+        format: Literal["mp4", "video", "frames", "pkl"] = key("pkl")
+        backend: Literal["opencv", "pyav"] = key("opencv")  # decoder of videos
         num_classes: int = key(400, gt=0)
         seg_num: int = key(..., gt=0)  # S
         seglen: int = key(1, gt=0)
@@ -47,18 +49,18 @@ class KineticsReader(Dataset):
         super().__init__()
         self.config, self.mode, self.seed, self.epoch = config, mode, seed, 0
         self.shared_rng: random.Random | None = None
-        if mode == "INFER" and config.video_path:
-            self.format = "mp4"
-            self.lines = [filelist.Line(config.video_path, None, "--video_path")]
-            return
         # 2019's DALI recipe says pkl, but its lists name videos; they are decoded on the CPU here.
-        self.format = "mp4" if config.use_dali else config.format
-        if not config.filelist:
+        self.format = "mp4" if config.use_dali or config.format == "video" else config.format
+        classes = None if mode == "INFER" else config.num_classes
+        if mode == "INFER" and config.video_path:
+            self.format, self.lines = "mp4", filelist.expand(config.video_path)
+        elif not config.filelist:
             raise DataError(f"{mode}.filelist is not given: a list of samples is needed")
-        if self.format == "pkl":
+        elif self.format == "pkl":
             self.lines = filelist.read_paths(config.filelist)
+        elif self.format == "frames":
+            self.lines = filelist.read_folders(config.filelist, classes)
         else:
-            classes = None if mode == "INFER" else config.num_classes
             self.lines = filelist.read_labelled(config.filelist, classes)
 
     @staticmethod
@@ -81,12 +83,16 @@ class KineticsReader(Dataset):
         rng = None
         if self.mode == "TRAIN":
             rng = self.shared_rng or random.Random(f"{self.seed}/{self.epoch}/{index}")
+        choose = self._chooser(rng)
+        video_id, label = line.number, line.number
         if self.format == "pkl":
             video_id, label, jpegs = self._read_pickle(line)
-            images = decode.jpeg_frames(line.path, jpegs, lambda n: self._choose(n, rng))
+            images = decode.jpeg_frames(line.path, jpegs, choose)
+        elif self.format == "frames":
+            video_id = line.path
+            images = decode.folder_frames(line.path, line.num_frames, choose)
         else:
-            video_id, label = line.number, line.number
-            images = decode.video_frames(line.path, self._chooser(rng))
+            images = decode.video_frames(line.path, choose, config.backend)
         images = transforms.resize_short_side(images, config.short_size)
         if rng is not None:
             images = transforms.random_crop(images, config.target_size, rng)
@@ -105,7 +111,7 @@ class KineticsReader(Dataset):
     def _choose(self, num_frames: int, rng: random.Random | None) -> list[int]:
         config = self.config
         starts = sampling.segment_starts(
-            num_frames, config.seg_num, config.seglen, rng, centre_one_frame=self.format == "mp4"
+            num_frames, config.seg_num, config.seglen, rng, centre_one_frame=self.format != "pkl"
         )
         return sampling.frame_indices(starts, config.seglen, num_frames)
 

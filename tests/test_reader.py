@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pickle
 import random
+import struct
+from fractions import Fraction
+from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from reader.common.sampling import frame_indices, segment_starts
 from reader.kinetics_reader import KineticsReader
 from tests import synthetic
 from utils.errors import DataError
+from utils.loader import Loader
 
 
 def config(listed, **keys):
@@ -205,6 +210,160 @@ def test_a_wrong_pickle_is_named(tmp_path, content, message):
     (tmp_path / "a.list").write_text(f"{path}\n")
     with pytest.raises(DataError, match=rf"a\.pkl.*{message}"):
         KineticsReader(config(tmp_path / "a.list", format="pkl"), "VALID")[0]
+
+
+def write_pyav(path, clip, codec="libx264", times=None, rotation=0):
+    """A video by PyAV: any container and codec; ``times`` are presentation times in 1/1000 s."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width = clip.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        if times:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for i, image in enumerate(clip):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            if times:
+                frame.pts, frame.time_base = times[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("backend", ["opencv", "pyav"])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        ("a.mp4", "libx264"),
+        ("a.mkv", "libx264"),
+        ("a.mov", "mpeg4"),
+        ("a.avi", "mpeg4"),
+        ("a.webm", "libvpx-vp9"),
+        ("视频 1.mp4", "libx265"),
+    ],
+)
+def test_containers_codecs_and_names_as_they_come(tmp_path, name, codec, backend):
+    clip = synthetic.frames(14)
+    path = write_pyav(tmp_path / name, clip, codec)
+    (tmp_path / "a.list").write_text(f"{path} 1\n", encoding="utf-8")
+    sample = KineticsReader(config(tmp_path / "a.list", backend=backend), "VALID")[0]
+    assert sample["image"].shape == (3, 3, 32, 32)
+    images = decode.video_frames(str(path), lambda n: list(range(n)), backend)
+    assert len(images) == 14
+    for image, original in zip(images, clip, strict=True):
+        assert np.abs(np.asarray(image).astype(int) - original).mean() < 12
+
+
+def test_both_decoders_see_the_same_frames(tmp_path):
+    path = write_pyav(tmp_path / "a.mp4", synthetic.frames(14))
+    one, two = (decode.video_frames(str(path), lambda n: [0, 5, n - 1], b) for b in ("opencv", "pyav"))
+    for a, b in zip(one, two, strict=True):
+        assert np.abs(np.asarray(a).astype(int) - np.asarray(b)).max() <= 4  # colour conversion differs
+
+
+@pytest.mark.parametrize("backend", ["opencv", "pyav"])
+@pytest.mark.parametrize(
+    ("frames", "height", "width"), [(1, 48, 64), (2, 48, 64), (5, 34, 50), (3, 480, 16), (40, 20, 300)]
+)
+def test_any_size_and_length(tmp_path, frames, height, width, backend):
+    path = write_pyav(tmp_path / "a.mp4", synthetic.frames(frames, height, width))
+    (tmp_path / "a.list").write_text(f"{path} 1\n")
+    for mode in ("TRAIN", "TEST"):
+        reader = KineticsReader(config(tmp_path / "a.list", backend=backend, seg_num=7, seglen=3), mode)
+        assert reader[0]["image"].shape == (7, 9, 32, 32)
+
+
+@pytest.mark.parametrize("backend", ["opencv", "pyav"])
+def test_a_variable_frame_rate(tmp_path, backend):
+    times = [0, 40, 45, 50, 400, 405, 900, 2000, 2040, 2041, 5000, 5040]
+    path = write_pyav(tmp_path / "a.mp4", synthetic.frames(12), times=times)
+    assert len(decode.video_frames(str(path), lambda n: list(range(n)), backend)) == 12
+
+
+@pytest.mark.parametrize("backend", ["opencv", "pyav"])
+def test_rotation_metadata_is_followed(tmp_path, backend):
+    """A phone held upright: 64 x 48 pixels in the file, to be shown turned by 90 degrees."""
+    clip = synthetic.frames(4)
+    clip[:, :12, :12] = (255, 0, 0)  # the top left corner comes to the top right
+    path = write_pyav(tmp_path / "a.mp4", clip)
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # the 3 x 3 matrix in the track header, 16.16 fixed point
+    one = 1 << 16
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 48 * one, 0, 1 << 30)
+    path.write_bytes(data)
+    (image,) = decode.video_frames(str(path), lambda n: [0], backend)
+    assert image.size == (48, 64)
+    pixels = np.asarray(image).astype(int)
+    assert pixels[2, -3, 0] > 200 and pixels[2, -3, 1] < 80
+
+
+@pytest.mark.parametrize("backend", ["opencv", "pyav"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_damage_is_noticed(tmp_path, backend, workers):
+    """Truncated, zeroed in the middle, garbage, empty, missing: each is named, good ones go on."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (60, 64, 64, 3), dtype=np.uint8)  # noise: the data, not the index, is large
+    good = write_pyav(tmp_path / "good.avi", noise, "mpeg4")
+    data = good.read_bytes()
+    (tmp_path / "truncated.avi").write_bytes(data[: len(data) // 3])
+    (tmp_path / "zeroed.avi").write_bytes(
+        data[: len(data) // 4] + bytes(len(data) // 2) + data[-len(data) // 4 :]
+    )
+    (tmp_path / "garbage.mp4").write_bytes(b"garbage" * 999)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    write_pyav(tmp_path / "one.mp4", synthetic.frames(1))
+    names = ["good.avi", "truncated.avi", "zeroed.avi", "garbage.mp4", "empty.mp4", "missing.mp4", "one.mp4"]
+    (tmp_path / "a.list").write_text("".join(f"{tmp_path / name} 1\n" for name in names))
+    reader = KineticsReader(config(tmp_path / "a.list", backend=backend), "VALID")
+    read, failed = [], []
+    for fields, failures in Loader(reader, [[0, 1, 2], [3, 4], [5, 6]], workers):
+        read += [Path(name).name for name in fields.get("video", [])]
+        failed += [Path(name).name for name, _ in failures]
+    assert read == ["good.avi", "one.mp4"]
+    assert failed == ["truncated.avi", "zeroed.avi", "garbage.mp4", "empty.mp4", "missing.mp4"]
+
+
+def test_folders_of_images(tmp_path):
+    clip = synthetic.frames(9)
+    folder = tmp_path / "my clip"
+    folder.mkdir()
+    for i, image in enumerate(clip, 1):
+        Image.fromarray(image).save(folder / f"img_{i:05d}.jpg", quality=98)
+    (tmp_path / "f.list").write_text(f"{folder} 9 2\n{folder} 12 2\n")
+    reader = KineticsReader(config(tmp_path / "f.list", format="frames", seg_num=2), "TRAIN")
+    sample = reader[0]
+    assert sample["image"].shape == (2, 3, 32, 32) and sample["label"].tolist() == [2]
+    (image,) = decode.folder_frames(str(folder), 9, lambda n: [n - 1])
+    assert np.abs(np.asarray(image).astype(int) - clip[8]).mean() < 5
+    with pytest.raises(DataError, match=r"img_00012\.jpg: no such image; the list says 12 frames"):
+        decode.folder_frames(str(folder), 12, lambda n: [n - 1])
+    (folder / "img_00001.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"img_00001\.jpg: not a readable image"):
+        decode.folder_frames(str(folder), 9, lambda n: [0])
+
+
+@pytest.mark.parametrize("line", ["folder 3", "folder three 1", "folder", "folder 0 1", "folder 3 9"])
+def test_a_wrong_line_of_folders_is_named(tmp_path, line):
+    (tmp_path / "f.list").write_text(f"good 3 1\n{line}\n")
+    with pytest.raises(DataError, match=r"f\.list:2: "):
+        KineticsReader(config(tmp_path / "f.list", format="frames"), "VALID")
+
+
+def test_video_path_may_be_a_file_a_folder_or_a_glob(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("b.mp4", "a b.avi", "deep/c.webm", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    expected = {
+        "b.mp4": ["b.mp4"],
+        "": ["a b.avi", "b.mp4", "deep/c.webm"],
+        "*.mp4": ["b.mp4"],
+        "**/*.webm": ["deep/c.webm"],
+    }
+    for asked, names in expected.items():
+        reader = KineticsReader(config("", video_path=str(tmp_path / asked)), "INFER")
+        assert [reader.describe(i) for i in range(len(reader))] == [str(tmp_path / name) for name in names]
+    for asked in ("none.mp4", "*.mov"):
+        with pytest.raises(DataError, match="no such video, folder with videos, or matching file"):
+            KineticsReader(config("", video_path=str(tmp_path / asked)), "INFER")
 
 
 def test_a_crop_larger_than_the_image_says_which_keys_to_change(tmp_path):

@@ -46,6 +46,8 @@ class RunConfig(Config):
     use_gpu: bool | None = Field(None, json_schema_extra={"sections": [MODE, "TRAIN"]})
     num_gpus: int = Field(1, gt=0, json_schema_extra={"sections": [MODE, "TRAIN"]})
     fix_random_seed: bool = Field(False, json_schema_extra={"sections": [MODE, "TRAIN"]})
+    # Training stops when more than this share of the samples (and more than ten) cannot be read.
+    max_failed_fraction: float = Field(0.1, ge=0, le=1, json_schema_extra={"sections": ["TRAIN"]})
     seed: int | None = Field(None, ge=0, json_schema_extra={"sections": ["TRAIN"]})
 
 

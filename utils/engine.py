@@ -34,6 +34,7 @@ class Trainer:
     optimizer: paddle.optimizer.Optimizer
     seed: int
     epochs: int
+    failure_limit: int  # so many samples may be unreadable, not more
     epoch: int = 0
     iteration: int = 0  # batches of this epoch that are done
     step: int = 0
@@ -116,6 +117,11 @@ def _note_failures(trainer: Trainer, fields: dict[str, Any], failures: Failures)
         trainer.failed[name] = reason
     if not fields:
         raise DataError(f"no sample of a batch could be read; the last one: {failures[-1][1]}")
+    if len(trainer.failed) > trainer.failure_limit:
+        raise DataError(
+            f"{len(trainer.failed)} samples could not be read, more than {trainer.failure_limit} "
+            f"(TRAIN.max_failed_fraction); the last one: {failures[-1][1]}"
+        )
 
 
 def _batch_values(metric: Any, outputs: dict, losses: dict, fields: dict[str, Any]) -> dict[str, float]:

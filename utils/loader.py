@@ -53,7 +53,8 @@ def check_batch(batch_size: int, num_samples: int, world_size: int) -> None:
         )
     if num_samples < batch_size:
         raise ConfigError(
-            f"TRAIN.filelist has {num_samples} samples, fewer than one batch of {batch_size}; lower --batch_size"
+            f"TRAIN.filelist has {num_samples} samples, fewer than one batch of {batch_size}; "
+            "lower --batch_size"
         )
 
 

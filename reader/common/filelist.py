@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import DataError
 
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts")
+
 
 @dataclass(frozen=True)
 class Line:
-    """One entry: ``path`` and the number after it, None where there is none; ``where`` is file:line."""
+    """One entry: ``path``, the number after it (a class, or an id) and the number of frames before that,
+    None where there is none; ``where`` is file:line."""
 
     path: str
     number: int | None
     where: str
+    num_frames: int | None = None
 
 
 def read_lines(file: str) -> list[tuple[str, str]]:
@@ -54,6 +59,46 @@ def read_labelled(file: str, num_classes: int | None) -> list[Line]:
             raise DataError(f"{where}: label {number} is outside [0, {num_classes}) (MODEL.num_classes)")
         lines.append(Line(path.strip(), number, where))
     return lines
+
+
+def read_folders(file: str, num_classes: int | None) -> list[Line]:
+    """``folder count label`` a line: folders of images; without classes the label may be left out.
+
+    Raises DataError with file and line.
+    """
+    lines = []
+    for where, text in read_lines(file):
+        parts = text.split()
+        numbers = [_integer(part) for part in parts[-2:]]
+        if len(parts) >= 3 and None not in numbers:
+            folder, count, label = text.rsplit(None, 2)[0], *numbers
+        elif num_classes is None and len(parts) >= 2 and numbers[-1] is not None:
+            folder, count, label = text.rsplit(None, 1)[0], numbers[-1], None
+        else:
+            raise DataError(f"{where}: expected 'folder count label', got {text!r}")
+        if num_classes is not None and not 0 <= label < num_classes:
+            raise DataError(f"{where}: label {label} is outside [0, {num_classes}) (MODEL.num_classes)")
+        if count < 1:
+            raise DataError(f"{where}: {count} frames")
+        lines.append(Line(folder, label, where, count))
+    return lines
+
+
+def expand(video_path: str) -> list[Line]:
+    """The videos that ``--video_path`` means: a file, every video below a folder, or a glob; sorted.
+
+    Raises DataError where there is none.
+    """
+    path = Path(video_path)
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    elif path.is_file():
+        return [Line(video_path, None, "--video_path")]
+    else:
+        found = [Path(name) for name in sorted(glob.glob(video_path, recursive=True)) if Path(name).is_file()]
+    if not found:
+        raise DataError(f"--video_path={video_path}: no such video, folder with videos, or matching file")
+    return [Line(str(file), None, "--video_path") for file in found]
 
 
 def _integer(text: str) -> int | None:

@@ -84,6 +84,11 @@ def highest(value: int) -> int:
     return int(tensor.item())
 
 
+def wait_for_all() -> None:
+    """Return when every rank has come here: none may leave while another still writes."""
+    highest(0)
+
+
 def gather(value: Any) -> list[Any]:
     """``value`` of every rank, in the order of ranks; each rank gets the list."""
     if world_size() == 1:

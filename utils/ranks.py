@@ -15,7 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
-GRACE_SECONDS = 15  # a rank whose peer is gone may wait for it for ever
+GRACE_SECONDS = 10  # a rank whose peer is gone may wait for it for ever
+STOPPED = (130, 143)  # by SIGINT or SIGTERM, after the checkpoint: no failure
 
 
 def start(num_ranks: int, on_gpu: bool, command: list[str], log_dir: Path) -> int:
@@ -66,11 +67,11 @@ class _Forward:
 def _watch(processes: list[subprocess.Popen], log_dir: Path) -> int:
     while True:
         statuses = [process.poll() for process in processes]
-        failed = [rank for rank, status in enumerate(statuses) if status]
+        failed = [rank for rank, status in enumerate(statuses) if status and status not in STOPPED]
         if failed:
             break
-        if all(status == 0 for status in statuses):
-            return 0
+        if None not in statuses:
+            return max(statuses)
         time.sleep(0.2)
     rank = failed[0]
     deadline = time.monotonic() + GRACE_SECONDS

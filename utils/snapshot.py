@@ -68,6 +68,7 @@ class Snapshots:
         if (got or due) and self.saved_step != self.trainer.step:
             self.save(epoch_finished=False)
         if got:
+            device.wait_for_all()  # a launcher kills the others as soon as one rank is gone
             name = signal.Signals(got).name
             advice = f"{self.last}.pdparams is whole, go on with --resume=auto"
             raise Interrupted(f"{name}; {advice}", 128 + got)

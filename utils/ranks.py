@@ -73,11 +73,13 @@ def _watch(processes: list[subprocess.Popen], log_dir: Path) -> int:
         if None not in statuses:
             return max(statuses)
         time.sleep(0.2)
-    rank = failed[0]
     deadline = time.monotonic() + GRACE_SECONDS
     while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
         time.sleep(0.2)
-    if processes[rank].returncode < 0:
+    # A peer that is gone makes the others fail too: the killed one is the cause.
+    killed = [rank for rank, process in enumerate(processes) if (process.returncode or 0) < 0]
+    rank = (killed or failed)[0]
+    if killed:
         number = -processes[rank].returncode
         print(f"error: rank {rank} was killed by {signal.Signals(number).name}", file=sys.stderr)
         return 128 + number

@@ -49,7 +49,9 @@ def video_frames(path: str, choose: Choose, backend: str = "opencv") -> list[Ima
 def _open(path: str) -> cv2.VideoCapture:
     # One decoder thread a reader process: the processes together fill the cores already.
     options = [cv2.CAP_PROP_N_THREADS, 1] if get_worker_info() else []
-    return cv2.VideoCapture(path, cv2.CAP_FFMPEG, options)
+    capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, options)
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # the default of newer versions only
+    return capture
 
 
 def _opencv_opens(path: str) -> bool:

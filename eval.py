@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from models import ZOO
-from utils import build, checkpoint, cli, device, engine, loader, log, program, weights
+from utils import build, checkpoint, cli, device, engine, files, loader, log, program, weights
 from utils.config import RunConfig, resolve
 
 logger = logging.getLogger("eval")
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
             "result_with_failures_counted_wrong": metric.result_with_failures(len(failed)),
             "failed": [{"video": name, "error": reason} for name, reason in failed.items()],
         }
-        checkpoint.write_json(file, report)
+        files.write_json(file, report)
         logger.info(f"{len(reader)} samples, {len(failed)} could not be read; result in {file}")
     return 1 if failed else 0
 

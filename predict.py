@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from models import ZOO
-from utils import build, checkpoint, cli, device, engine, loader, log, program, weights
+from utils import build, checkpoint, cli, device, engine, files, loader, log, program, weights
 from utils.config import RunConfig, merge_flags, resolve
 
 logger = logging.getLogger("predict")
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
             logger.info("%s", metric.describe(record) if "error" not in record else record)
         file = Path(args.save_dir) / f"{spec.name}_infer_result.json"
         head = {"version": "VERSION 1.0", "model": spec.name, "config": args.config, "weights": path}
-        checkpoint.write_json(file, {**head, "results": records})
+        files.write_json(file, {**head, "results": records})
         logger.info(f"[INFER] infer finished. {len(records)} samples, {len(failed)} failed; result in {file}")
     return 1 if failed else 0
 

@@ -13,6 +13,7 @@ from utils import (
     cli,
     device,
     engine,
+    files,
     loader,
     log,
     optimizer,
@@ -69,7 +70,7 @@ def train(args, spec, sections, run: RunConfig) -> int:
     metric = build.metric(spec, sections, "TRAIN", file)
     jsonl = log.JsonLog(save_dir / "log.jsonl" if device.rank() == 0 else None)
     if device.rank() == 0:
-        checkpoint.write_atomic(save_dir / f"{spec.name}_config.yaml", to_yaml(sections).encode())
+        files.write_atomic(save_dir / f"{spec.name}_config.yaml", to_yaml(sections).encode())
     if run.epoch == 0:
         snapshots.save(epoch_finished=False)
     if args.is_profiler:

@@ -13,8 +13,8 @@ import paddle
 import pytest
 from paddle import ParamAttr, nn
 
-from utils import checkpoint, optimizer
-from utils.errors import WeightsError
+from utils import checkpoint, files, optimizer
+from utils.errors import OutputError, WeightsError
 
 
 class Small(nn.Layer):
@@ -150,8 +150,8 @@ def test_an_optimizer_of_2019_is_taken_up(tmp_path):
 
 def test_files_are_replaced_whole_with_usual_permissions(tmp_path):
     path = tmp_path / "deep" / "x.bin"
-    checkpoint.write_atomic(path, b"one")
-    checkpoint.write_atomic(path, b"two")
+    files.write_atomic(path, b"one")
+    files.write_atomic(path, b"two")
     assert path.read_bytes() == b"two" and os.listdir(path.parent) == ["x.bin"]
     plain = tmp_path / "plain"
     plain.write_bytes(b"")
@@ -160,12 +160,12 @@ def test_files_are_replaced_whole_with_usual_permissions(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(WeightsError, match=r"file/x\.bin: cannot write"):
-        checkpoint.write_atomic(tmp_path / "file" / "x.bin", b"")
+    with pytest.raises(OutputError, match=r"file/x\.bin: cannot write"):
+        files.write_atomic(tmp_path / "file" / "x.bin", b"")
 
 
 def test_json_has_null_for_what_it_does_not_know(tmp_path):
-    checkpoint.write_json(
+    files.write_json(
         tmp_path / "x.json", {"a": float("nan"), "b": [np.float32(1.5), float("inf")], "c": "跑"}
     )
     text = (tmp_path / "x.json").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ import train
 from tests import synthetic
 from tests.conftest import ROOT
 from utils import checkpoint, cli, engine, safe_pickle
-from utils.errors import ConfigError, DataError, Interrupted, WeightsError, ZooError
+from utils.errors import ConfigError, DataError, Interrupted, OutputError, WeightsError, ZooError
 
 
 @pytest.fixture(autouse=True)
@@ -218,7 +218,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint_whole(recipe, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(WeightsError, match="cannot write: No space left on device; earlier files are whole"):
+    with pytest.raises(OutputError, match="cannot write: No space left on device; earlier files are whole"):
         run(recipe, "out", "--resume=auto", "--epoch=2")
     assert (folder / "TSN.pdparams").read_bytes() == before
     assert checkpoint.read_about(str(folder / "TSN"))["epoch"] == 0

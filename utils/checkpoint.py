@@ -7,17 +7,14 @@ match it are never resumed from. Networks are addressed by 2019's parameter name
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import paddle
@@ -25,6 +22,7 @@ import paddle
 from utils import fluid_file, safe_pickle
 from utils import optimizer as optimizers
 from utils.errors import DataError, WeightsError
+from utils.files import write_atomic, write_json
 
 log = logging.getLogger(__name__)
 State = dict[str, np.ndarray]
@@ -32,57 +30,6 @@ SUFFIXES = (".pdparams", ".pdopt", ".json")
 
 
 # ---- writing ---------------------------------------------------------------------------------------
-
-
-def write_atomic(path: str | Path, data: bytes, same_as: str | Path | None = None) -> None:
-    """Write ``data`` to ``path``: a temporary file beside it, fsync, rename.
-
-    ``same_as``, if given and not ``path``, already holds ``data``: where the file system can, it is
-    linked and not written again. Files are never changed in place, so a link is as good as a copy.
-
-    Raises WeightsError, naming the path and leaving the earlier file whole, when the disk is full or
-    the folder cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if same_as is None or Path(same_as) == path or not _linked(same_as, temporary):
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot write: {error.strerror}; earlier files are whole") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def _linked(source: str | Path, target: Path) -> bool:
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without links
-        return False
-    return True
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """``value`` as UTF-8 JSON, atomically."""
-    text = json.dumps(json_safe(value), ensure_ascii=False, indent=2, allow_nan=False)
-    write_atomic(path, (text + "\n").encode("utf-8"))
-
-
-def json_safe(value: Any) -> Any:
-    """``value`` with null for NaN and infinity, which JSON does not know."""
-    if isinstance(value, dict):
-        return {str(name): json_safe(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_safe(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def save(prefixes: list[Path], parameters: State, optimizer: dict | None, about: dict) -> None:

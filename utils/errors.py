@@ -29,6 +29,10 @@ class WeightsError(ZooError):
     """A checkpoint or pretrained weights are missing, damaged, or do not fit the network."""
 
 
+class OutputError(ZooError):
+    """A result or a checkpoint cannot be written; what was there before is whole."""
+
+
 class Interrupted(ZooError):
     """Ctrl-C or SIGTERM, after the checkpoint was written. ``exit_code`` is 128 + the signal."""
 

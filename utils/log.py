@@ -13,6 +13,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from utils.files import json_safe
+
 
 def setup(rank: int) -> None:
     """Log to stdout: everything on rank 0, warnings on the others. Filters Paddle's own noise."""
@@ -51,7 +53,7 @@ class JsonLog:
         if self.path is None:
             return
         record = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **record}
-        line = json.dumps(record, ensure_ascii=False, default=float) + "\n"
+        line = json.dumps(json_safe(record), ensure_ascii=False, allow_nan=False) + "\n"
         os.makedirs(os.path.dirname(str(self.path)) or ".", exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(line)

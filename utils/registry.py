@@ -37,8 +37,10 @@ class ModelSpec:
     best_is_higher: bool = True
     weights: str = ""  # file name in the weights folder
     weights_urls: tuple[str, ...] = ()  # tried in order
+    weights_sha256: str = ""  # of what these give; "" = 2019 published none: nothing is compared
     pretrain: str = ""  # file or folder that training starts from unless told otherwise; "" = none
     pretrain_urls: tuple[str, ...] = ()
+    pretrain_sha256: str = ""  # of the archive, where it is one
     cpu_path: str = "onednn"  # inference on CPU: "onednn" or "eager"
     cpu_path_reason: str = ""  # said in the log when the path is not the usual one
 

@@ -175,23 +175,26 @@ class Loader:
             return_list=True,
         )
         items = iter(loader)
-        while True:
-            try:
-                packed = next(items)
-            except StopIteration:
-                return
-            except (SystemError, RuntimeError) as error:
-                names = [self.reader.describe(index) for index in reading if index >= 0]
-                what = f" while reading {', '.join(names)}" if names else ""
-                raise DataError(
-                    f"a reader process died{what} ({_first_line(error)}). Is memory or /dev/shm full? Fewer "
-                    "processes need less: --num_workers=1; --num_workers=0 reads in the main process."
-                ) from error
-            failures = packed["failures"]
-            for kind, name, reason in failures:
-                if kind == "bug":
-                    raise RuntimeError(f"reading {name} failed:\n{reason}")
-            yield packed["fields"], [(name, reason) for _, name, reason in failures]
+        try:
+            while (packed := self._next(items, reading)) is not None:
+                for kind, name, reason in packed["failures"]:
+                    if kind == "bug":
+                        raise RuntimeError(f"reading {name} failed:\n{reason}")
+                yield packed["fields"], [(name, reason) for _, name, reason in packed["failures"]]
+        finally:  # else abandoned workers live as long as this process, and die noisily
+            if self.workers:
+                items._try_shutdown_all()
+
+    def _next(self, items: Iterator[Fields], reading: Sequence[int]) -> Fields | None:
+        try:
+            return next(items, None)
+        except (SystemError, RuntimeError) as error:
+            names = [self.reader.describe(index) for index in reading if index >= 0]
+            what = f" while reading {', '.join(names)}" if names else ""
+            raise DataError(
+                f"a reader process died{what} ({_first_line(error)}). Is memory or /dev/shm full? Fewer "
+                "processes need less: --num_workers=1; --num_workers=0 reads in the main process."
+            ) from error
 
 
 class _Batches:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from paddle.framework import load as paddle_load
 
 import train
@@ -192,10 +193,14 @@ def test_a_missing_validation_list_does_not_matter_when_validation_is_off(recipe
 
 
 def test_no_pretrained_backbone_says_which_file_to_put_where(recipe, tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise requests.ConnectionError("no network")
+
+    monkeypatch.setattr(requests, "get", no_network)
     monkeypatch.setenv("PADDLE_VIDEO_WEIGHTS", str(tmp_path / "weights"))
     argv = [f"--config={recipe}", f"--save_dir={tmp_path}", "-o", "MODEL.num_layers=50"]
     with pytest.raises(
-        WeightsError, match=r"ResNet50_pretrained does not exist: put there https://.*scratch"
+        WeightsError, match=r"ResNet50_pretrained does not exist: put there https://.*: no network; .*scratch"
     ):
         train.main(argv)
 

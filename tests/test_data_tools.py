@@ -1,0 +1,705 @@
+"""Data tools: lists, conversions and checks; whole results only, and what is wrong is named."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import pickle
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.dataset.common import outputs, parallel, videos
+from data.dataset.kinetics import check, kinetics_csv, make_lists, resize, video_to_frames, video_to_pkl
+from models import ZOO
+from reader.kinetics_reader import KineticsReader
+from tests import synthetic
+from tests.conftest import ROOT
+from utils import cli
+from utils.config import resolve
+from utils.errors import ConfigError, DataError, OutputError, ZooError
+
+TOOLS = (check, kinetics_csv, make_lists, resize, video_to_frames, video_to_pkl)
+CLASSES = {"跳 jump": 5, "run fast": 10, "walk": 2}
+
+
+def tree(folder: Path) -> Path:
+    """Videos in a folder a class, with blanks and letters of any script, some deeper than others."""
+    for name, num_videos in CLASSES.items():
+        for i in range(num_videos):
+            path = folder / name / ("deep er" if i % 2 else "") / f"clip {i}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            synthetic.write_video(path, synthetic.frames(6, seed=i))
+    (folder / "empty").mkdir()
+    (folder / ".hidden").mkdir()
+    synthetic.write_video(folder / ".hidden" / "x.mp4", synthetic.frames(2))
+    return folder
+
+
+def bad_list(folder: Path) -> Path:
+    """Three good videos; line 2 is garbage, line 4 is not there."""
+    for name in ("a b", "é", "c"):
+        synthetic.write_video(folder / f"{name}.mp4", synthetic.frames(9, seed=len(name)))
+    (folder / "bad.mp4").write_bytes(b"garbage" * 99)
+    listed = folder / "all.list"
+    names = ["a b", "bad", "é", "gone", "c"]
+    listed.write_text("".join(f"{folder}/{name}.mp4 {i}\n" for i, name in enumerate(names)), encoding="utf-8")
+    return listed
+
+
+def lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").splitlines()
+
+
+def read(listed: Path, form: str, index: int = 0, **keys):
+    config = {"num_classes": 9, "seg_num": 3, "short_size": 40, "target_size": 32, "filelist": str(listed)}
+    return KineticsReader(KineticsReader.Config(format=form, **{**config, **keys}), "VALID")[index]
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != outputs.SETTINGS)
+
+
+# ---- lists -----------------------------------------------------------------------------------------
+
+
+def test_a_folder_a_class_becomes_lists_that_train(tmp_path, capsys):
+    folder, out = tree(tmp_path / "my videos"), tmp_path / "the lists"
+    synthetic.write_video(folder / "loose.mp4", synthetic.frames(2))
+    assert make_lists.main(["--videos", str(folder), "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    names = json.loads((out / "labels.json").read_text(encoding="utf-8"))
+    assert names == sorted(CLASSES)
+    parts = {split: lines(out / f"{split}.list") for split in ("train", "val", "test")}
+    listed = [line for part in parts.values() for line in part]
+    assert len(listed) == len(set(listed)) == sum(CLASSES.values())
+    for line in listed:
+        path, label = line.rsplit(" ", 1)
+        assert f"/{names[int(label)]}/" in path and Path(path).is_file()
+    labels = {split: sorted(int(line.rsplit(" ", 1)[1]) for line in part) for split, part in parts.items()}
+    assert labels == {"train": [0] * 8 + [1] + [2] * 3, "val": [0, 1, 2], "test": [0, 2]}
+    for said in ("empty holds no video", "1 videos lie in", "'walk' has only 2 video(s): none for test"):
+        assert said in captured.err
+    assert "num_classes: 3" in captured.out and "train 12, val 3, test 2" in captured.out
+
+    command = next(line for line in captured.out.splitlines() if "train.py" in line)
+    args = cli.train_parser(ZOO).parse_args(shlex.split(command)[2:])
+    spec, sections = cli.recipe(args, ZOO, {"TRAIN": {"batch_size": args.batch_size}})
+    assert sections["TRAIN"]["total_videos"] == 12 and args.batch_size == 12
+    for mode, count in (("TRAIN", 12), ("VALID", 3), ("TEST", 2)):
+        reader = KineticsReader(resolve(spec.part("reader").Config, sections, mode, args.config), mode)
+        assert len(reader) == count
+        assert reader[0]["image"].shape[1:] == (3, 224, 224)
+
+
+def test_lists_depend_on_the_videos_and_the_seed_alone(tmp_path):
+    folder = tree(tmp_path / "v")
+    texts = []
+    for run, seed in enumerate((0, 0, 1)):
+        make_lists.main(["--videos", str(folder), "--out", str(tmp_path / str(run)), "--seed", str(seed)])
+        texts.append([lines(tmp_path / str(run) / f"{split}.list") for split in make_lists.SPLITS])
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize(
+    ("count", "shares", "expected"),
+    [
+        (10, (0.8, 0.1, 0.1), (8, 1, 1)),
+        (100, (0.7, 0.2, 0.1), (70, 20, 10)),
+        (3, (0.8, 0.1, 0.1), (1, 1, 1)),
+        (2, (0.8, 0.1, 0.1), (1, 1, 0)),
+        (1, (0.8, 0.1, 0.1), (1, 0, 0)),
+        (7, (1, 0, 0), (7, 0, 0)),
+        (5, (0, 1, 0), (0, 5, 0)),
+        (5, (0, 0.5, 0.5), (0, 3, 2)),
+        (4, (0.1, 0.9, 0), (1, 3, 0)),
+    ],
+)
+def test_a_class_is_divided(count, shares, expected):
+    every = [Path(str(i)) for i in range(count)]
+    parts = make_lists.divide("a", every, dict(zip(make_lists.SPLITS, shares, strict=True)), 0)
+    assert tuple(len(parts.get(split, [])) for split in make_lists.SPLITS) == expected
+    assert sorted(video for part in parts.values() for video in part) == sorted(every)
+
+
+def test_parts_made_one_by_one_share_their_labels(tmp_path):
+    folder, labels = tree(tmp_path / "v"), tmp_path / "labels.json"
+    flags = ["--videos", str(folder), "--test=0", "--labels", str(labels), "--out"]
+    labels.write_text('["walk", "other"]')
+    with pytest.raises(DataError, match="does not name the class 'run fast'"):
+        make_lists.main([*flags, str(tmp_path / "a"), "--val=0"])
+    labels.write_text(json.dumps(["walk", "other", "run fast", "跳 jump"]))
+    make_lists.main([*flags, str(tmp_path / "a"), "--val=0"])
+    make_lists.main([*flags, str(tmp_path / "b"), "--val=1"])
+    assert visible(tmp_path / "a") == ["labels.json", "train.list"]
+    assert visible(tmp_path / "b") == ["labels.json", "val.list"]
+    assert lines(tmp_path / "a/train.list") == lines(tmp_path / "b/val.list")
+    assert {line[-1] for line in lines(tmp_path / "b/val.list") if "walk" in line} == {"0"}
+    with pytest.raises(ConfigError, match=r"val\.list is of another run"):
+        make_lists.main([*flags, str(tmp_path / "b"), "--val=0"])
+
+
+@pytest.mark.parametrize("name", ["two\nlines", " blank.mp4 ", "odd\u2028break", os.fsdecode(b"\xff")])
+def test_names_that_a_list_cannot_hold_are_refused(tmp_path, name):
+    with pytest.raises(DataError, match=r"a list cannot hold|is not UTF-8"):
+        outputs.write_list(tmp_path / "a.list", [name])
+    assert not (tmp_path / "a.list").exists()
+
+
+def test_folders_without_classes_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"gone: no such folder"):
+        make_lists.main(["--videos", str(tmp_path / "gone"), "--out", str(tmp_path)])
+    with pytest.raises(DataError, match=r"no sub-folder with a video \(\.mp4, "):
+        make_lists.main(["--videos", str(tmp_path), "--out", str(tmp_path)])
+    with pytest.raises(ConfigError, match="more than everything"):
+        make_lists.main(["--videos", str(tmp_path), "--out", str(tmp_path), "--val=0.6", "--test=0.6"])
+
+
+def kinetics(folder: Path) -> list[str]:
+    """Two csv files and the crawled videos of most of their rows."""
+    rows = {
+        "train": [
+            ("petting animal (not cat)", "aaaaaaaaaaa", 3, 13),
+            ("Abseiling", "-bbbbbbbbbb", 0, 10),
+            ("abseiling", "ccccccccccc", 12, 22),
+            ("zumba", "ddddddddddd", 1, 11),
+        ],
+        "validate": [("abseiling", "eeeeeeeeeee", 100, 110), ("zumba", "fffffffffff", 2, 12)],
+    }
+    for split, entries in rows.items():
+        text = "label,youtube_id,time_start,time_end,split,is_cc\n"
+        text += "".join(",".join([*map(str, entry), split, "0"]) + "\n" for entry in entries)
+        (folder / f"{split}.csv").write_text(text)
+        for label, name, start, end in entries:
+            if name != "ddddddddddd":
+                path = folder / "crawled" / split / label / f"{name}_{start:06d}_{end:06d}.mp4"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(b"x")
+    return ["--csv", *(str(folder / f"{split}.csv") for split in rows), "--videos", str(folder / "crawled")]
+
+
+def test_kinetics_annotations_become_lists(tmp_path, capsys):
+    flags, out = kinetics(tmp_path), tmp_path / "out"
+    assert kinetics_csv.main([*flags, "--out", str(out)]) == 0
+    names = ["abseiling", "petting_animal_(not_cat)", "zumba"]
+    assert json.loads((out / "labels.json").read_text()) == names
+    assert [(Path(line[:-2]).name[0], line[-1]) for line in lines(out / "train.list")] == [
+        ("a", "1"),
+        ("-", "0"),
+        ("c", "0"),
+    ]
+    assert [line[-1] for line in lines(out / "val.list")] == ["0", "2"]
+    assert lines(out / "missing.csv") == [
+        "label,youtube_id,time_start,time_end,split",
+        "zumba,ddddddddddd,1,11,train",
+    ]
+    said = capsys.readouterr().out
+    assert "train: 4 rows, 1 without a file" in said and "val: 2 rows, 0 without a file" in said
+    assert "own numbers" in said
+
+
+def test_kinetics_numbers_from_a_label_file(tmp_path, capsys):
+    flags, out = kinetics(tmp_path), tmp_path / "out"
+    (tmp_path / "few.json").write_text('["zumbaa", "Petting animal, not cat", "ABSEILING"]')
+    with pytest.raises(DataError, match=r"validate\.csv:3: class 'zumba' is not in .* mean 'zumbaa'"):
+        kinetics_csv.main([*flags, f"--labels={tmp_path / 'few.json'}", "--out", str(out)])
+    assert not out.exists()
+    kinetics_csv.main([*flags, f"--labels={kinetics_csv.ZOO_LABELS}", "--out", str(out)])
+    zoo = json.loads(kinetics_csv.ZOO_LABELS.read_text(encoding="utf-8"))
+    assert [zoo[int(line.rsplit(" ", 1)[1])] for line in lines(out / "train.list")] == [
+        "petting_animal_(not_cat)",
+        "abseiling",
+        "abseiling",
+    ]
+    assert "num_classes: 400 (the numbers of the published weights)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("label,youtube_id\n", r"a\.csv:1: no column 'time_start'"),
+        ("youtube_id,time_start,time_end,split\n", "holds no row"),
+        ("youtube_id,time_start,time_end,split\nx,1,2,train\ny,soon,3,train\n", r"a\.csv:3: time_start"),
+        ("youtube_id,time_start,time_end,split\nx,1,2,holdout\n", r"a\.csv:2: split 'holdout'"),
+        ("youtube_id,time_start,time_end,split\nx,1,2,test\n", "no row has a label"),
+    ],
+)
+def test_wrong_annotations_are_named(tmp_path, text, message):
+    (tmp_path / "a.csv").write_text(text)
+    flags = ["--csv", str(tmp_path / "a.csv"), "--videos", str(tmp_path), "--out", str(tmp_path)]
+    with pytest.raises(DataError, match=message):
+        kinetics_csv.main(flags)
+
+
+# ---- conversions -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_videos_become_pickles_that_are_read_alike(tmp_path, workers, capsys):
+    listed, out = bad_list(tmp_path), tmp_path / "the pkl"
+    made = tmp_path / "pkl.list"
+    flags = ["--list", str(listed), "--out", str(out), "--out_list", str(made), f"--num_workers={workers}"]
+    assert video_to_pkl.main(flags) == 1
+    said = capsys.readouterr()
+    assert f"{listed}:2: {tmp_path}/bad.mp4: not a readable video" in said.err
+    assert f"{listed}:4: {tmp_path}/gone.mp4: no such file" in said.err
+    assert "3 made, 0 there already, 2 failed" in said.out
+    assert lines(made) == [str(out / f"{name}.pkl") for name in ("a b", "é", "c")]
+    assert visible(out) == ["a b.pkl", "c.pkl", "é.pkl"]  # nothing half done
+    data = (out / "é.pkl").read_bytes()
+    video_id, label, jpegs = pickle.loads(data, encoding="bytes")
+    assert (video_id, label, len(jpegs)) == ("./é", 2, 9) and data[:2] == b"\x80\x02"
+    assert sum(map(len, jpegs)) > 0.9 * len(data)  # no byte is stored as two
+    for index, number in enumerate((0, 2, 4)):
+        ours, theirs = read(made, "pkl", index), read(listed, "mp4", number)
+        assert ours["label"] == theirs["label"] == number
+        assert np.abs(ours["image"] - theirs["image"]).mean() < 0.05  # of 1 / 0.225: three grey levels
+
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    video_to_pkl.main(flags)
+    assert "0 made, 3 there already, 2 failed" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    (out / "c.pkl").write_bytes((out / "c.pkl").read_bytes()[:-9])  # a copy that was cut off
+    (out / ".0.part").write_bytes(data)
+    listed.write_text(listed.read_text(encoding="utf-8").replace("a b.mp4 0", "a b.mp4 7"), encoding="utf-8")
+    video_to_pkl.main(flags)
+    assert "2 made, 1 there already, 2 failed" in capsys.readouterr().out
+    assert [int(read(made, "pkl", i)["label"][0]) for i in range(3)] == [7, 2, 4]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_videos_become_folders_that_are_read_alike(tmp_path, workers, capsys):
+    listed, out = bad_list(tmp_path), tmp_path / "the frames"
+    made = tmp_path / "frames.list"
+    flags = ["--list", str(listed), "--out", str(out), "--out_list", str(made), f"--num_workers={workers}"]
+    assert video_to_frames.main(flags) == 1
+    said = capsys.readouterr()
+    assert f"{listed}:2: {tmp_path}/bad.mp4: not a readable video" in said.err
+    assert lines(made) == [f"{out / name} 9 {label}" for name, label in (("a b", 0), ("é", 2), ("c", 4))]
+    assert visible(out) == ["a b", "c", "é"]
+    assert sorted(os.listdir(out / "c")) == [f"img_{i:05d}.jpg" for i in range(1, 10)]
+    for index, number in enumerate((0, 2, 4)):
+        ours, theirs = read(made, "frames", index), read(listed, "mp4", number)
+        assert ours["label"] == theirs["label"] == number
+        assert np.abs(ours["image"] - theirs["image"]).mean() < 0.05
+    (out / ".0.part").mkdir()
+    video_to_frames.main(flags)
+    assert "0 made, 3 there already, 2 failed" in capsys.readouterr().out
+    assert len(lines(made)) == 3
+    (out / "c/img_00004.jpg").unlink()
+    video_to_frames.main(flags)
+    assert "c: is in the way: not img_00001.jpg, img_00002.jpg" in capsys.readouterr().err
+
+
+def test_frames_are_made_smaller_and_turned_but_not_larger(tmp_path):
+    path = synthetic.write_video(tmp_path / "a.mp4", synthetic.frames(2, 48, 80))
+    sizes = {24: (40, 24), 48: (80, 48), 60: (80, 48), None: (80, 48)}
+    for side, size in sizes.items():
+        assert [image.size for image in videos.images(str(path), side)] == [size] * 2
+    turn(path)
+    assert [image.size for image in videos.images(str(path), 24)] == [(24, 40)] * 2
+
+
+def turn(path: Path) -> None:
+    """Make a video say that it is to be shown turned by 90 degrees."""
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # 3 x 3, 16.16 fixed point
+    data[matrix : matrix + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 48 << 16, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+def test_damage_is_judged_as_by_the_reader(tmp_path, capsys):
+    noise = np.random.default_rng(0).integers(0, 255, (60, 64, 64, 3), dtype=np.uint8)
+    names = []
+    for kind, codec in (("avi", "mpeg4"), ("mp4", "libx264"), ("mkv", "libx264")):
+        with av.open(str(tmp_path / f"{kind}_whole.{kind}"), "w") as container:
+            stream = container.add_stream(codec, rate=25)
+            stream.height = stream.width = 64
+            for image in noise:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode())
+        data = (tmp_path / f"{kind}_whole.{kind}").read_bytes()
+        third, scratch = len(data) // 3, bytearray(data)
+        scratch[third : third + 60] = bytes(60)
+        damages = {"whole": data, "cut": data[:third], "scratch": scratch}
+        damages["zeroed"] = data[:third] + bytes(third) + data[2 * third :]
+        for damage, content in damages.items():
+            names.append(tmp_path / f"{kind}_{damage}.{kind}")
+            names[-1].write_bytes(content)
+    listed = tmp_path / "a.list"
+    listed.write_text("".join(f"{name} 0\n" for name in names))
+    flags = ["--list", str(listed), "--num_workers=0"]
+    assert check.main([*flags, "--format=mp4", "--clean"]) == 1
+    good = [Path(line).name for line in lines(tmp_path / "a.clean.list")]
+    assert sorted(name.split("_")[1].split(".")[0] for name in good) == ["scratch"] * 3 + ["whole"] * 3
+    for tool, out in ((video_to_pkl, "pkl"), (video_to_frames, "frames"), (resize, "small")):
+        assert tool.main([*flags, f"--out={tmp_path / out}"]) == 1
+        assert [Path(name).stem for name in visible(tmp_path / out)] == sorted(
+            Path(name.split()[0]).stem for name in good
+        )
+    assert "mkv_cut.mkv: damaged: decoding ends at 0." in capsys.readouterr().err
+
+
+def test_names_that_collide_and_settings_that_change_are_errors(tmp_path):
+    for name in ("a/x.mp4", "b/x.mp4"):
+        (tmp_path / name).parent.mkdir()
+        synthetic.write_video(tmp_path / name, synthetic.frames(3))
+    listed = tmp_path / "a.list"
+    listed.write_text(f"{tmp_path}/a/x.mp4 0\n{tmp_path}/b/x.mp4 1\n")
+    flags = ["--list", str(listed), "--out", str(tmp_path / "out"), "--num_workers=0"]
+    for tool in (video_to_pkl, video_to_frames, resize):
+        with pytest.raises(
+            DataError, match=r"a\.list:2: .*b/x\.mp4 would become .*a/x\.mp4 \(.*a\.list:1\); --root"
+        ):
+            tool.main(flags)
+    assert not (tmp_path / "out").exists()
+    assert video_to_pkl.main([*flags, f"--root={tmp_path}"]) == 0
+    assert (tmp_path / "out/a/x.pkl").is_file() and (tmp_path / "out/b/x.pkl").is_file()
+    with pytest.raises(ConfigError, match="choose another --out"):
+        video_to_pkl.main([*flags, f"--root={tmp_path}", "--quality=50"])
+    with pytest.raises(DataError, match=r"a\.list:2: .* is not below --root"):
+        video_to_pkl.main([*flags, f"--root={tmp_path}/a"])
+    with pytest.raises(ConfigError, match="is the list that is read"):
+        video_to_pkl.main([*flags, "--out_list", str(listed)])
+
+
+def test_a_full_disk_ends_the_run_and_leaves_nothing_half_done(tmp_path, monkeypatch):
+    listed = bad_list(tmp_path)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(outputs.os, "fsync", full)
+    monkeypatch.setattr(Image.Image, "save", full)
+    for tool, out in ((video_to_frames, "frames"), (resize, "mp4")):
+        monkeypatch.setattr(outputs, "claim", lambda *_: None)
+        with pytest.raises(OutputError, match=r"a b.*: cannot write: No space left on device"):
+            tool.main(["--list", str(listed), "--out", str(tmp_path / out), "--num_workers=0"])
+        assert visible(tmp_path / out) == []
+
+
+# ---- resizing --------------------------------------------------------------------------------------
+
+
+def facts(path: Path) -> dict:
+    """What a player would say of a video."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = list(container.decode(stream))
+        return {
+            "codec": stream.codec_context.name,
+            "size": (stream.width, stream.height),
+            "rate": stream.average_rate,
+            "times": [round(float(frame.pts * frame.time_base), 4) for frame in frames],
+            "keys": [i for i, frame in enumerate(frames) if frame.key_frame],
+            "audio": [audio.codec.canonical_name for audio in container.streams.audio],
+            "first": frames[0].to_ndarray(format="rgb24").astype(int),
+        }
+
+
+def write_with_sound(
+    path: Path, codec: str, clip: np.ndarray, pix_fmt: str = "yuv420p", sound: str = "aac"
+) -> Path:
+    """A video with silence; yuvj420p uses all 256 grey levels, as phones do."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.height, stream.width = clip.shape[1:3]
+        stream.pix_fmt = pix_fmt
+        audio = container.add_stream(sound, rate=44100, layout="mono")
+        for image in clip:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+        silence = av.AudioFrame.from_ndarray(
+            np.zeros((1, 44100 * len(clip) // 30), np.int16), format="s16", layout="mono"
+        )
+        silence.rate = 44100
+        container.mux(audio.encode(silence))
+        container.mux(audio.encode())
+    return path
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_videos_are_made_smaller_with_many_key_frames(tmp_path, workers, capsys):
+    source, out = tmp_path / "my videos", tmp_path / "small"
+    (source / "deep").mkdir(parents=True)
+    write_with_sound(source / "deep/é a.mkv", "libx264", synthetic.frames(30, 96, 128))
+    synthetic.write_video(source / "b.mp4", synthetic.frames(9, 36, 50))
+    (source / "bad.avi").write_bytes(b"garbage" * 99)
+    flags = ["--videos", str(source), "--out", str(out), "--short_side=48", f"--num_workers={workers}"]
+    assert resize.main(flags) == 1
+    said = capsys.readouterr()
+    assert "bad.avi: not a readable video" in said.err and "2 made, 0 there already, 1 failed" in said.out
+    assert "MB before" in said.out
+    assert visible(out) == ["b.mp4", "deep"] and visible(out / "deep") == ["é a.mp4"]
+    before, after = facts(source / "deep/é a.mkv"), facts(out / "deep/é a.mp4")
+    assert after["codec"] == "h264" and after["size"] == (64, 48)
+    assert after["times"] == pytest.approx(before["times"], abs=0.0005)
+    assert float(after["rate"]) == pytest.approx(30, abs=0.05)  # mkv counts milliseconds
+    assert after["keys"] == [0, 8, 16, 24]
+    assert after["audio"] == before["audio"] == ["aac"]
+    smaller = cv2.resize(before["first"].astype(np.uint8), (64, 48), interpolation=cv2.INTER_AREA)
+    assert np.abs(after["first"] - smaller).mean() < 4
+    assert facts(out / "b.mp4")["size"] == (50, 36)  # not made larger
+    resize.main(flags)
+    assert "0 made, 2 there already, 1 failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_odd_sizes_colours_turns_and_sound(tmp_path, monkeypatch, codec, capsys):
+    monkeypatch.setattr(resize, "codec", lambda: codec)
+    clip = synthetic.frames(5, 48, 64, seed=3)
+    clip[:, :, :20] = (250, 20, 120)
+    write_with_sound(tmp_path / "range.mp4", "libx264", clip, "yuvj420p")
+    write_with_sound(tmp_path / "sound.avi", "mpeg4", clip, sound="pcm_mulaw")
+    synthetic.write_video(tmp_path / "turned.mp4", clip)
+    turn(tmp_path / "turned.mp4")
+    write_with_sound(tmp_path / "odd.mkv", "ffv1", synthetic.frames(5, 35, 51))
+    names = ["range.mp4", "sound.avi", "turned.mp4", "odd.mkv"]
+    listed, made = tmp_path / "a.list", tmp_path / "b.list"
+    listed.write_text("".join(f"{tmp_path / name} {i}\n" for i, name in enumerate(names)))
+    flags = ["--list", str(listed), "--out", str(tmp_path / "out"), "--out_list", str(made), "--crf=8"]
+    assert resize.main([*flags, "--num_workers=0", *(["--drop_audio"] if codec == "mpeg4" else [])]) == 0
+    assert lines(made) == [f"{tmp_path / 'out' / Path(name).stem}.mp4 {i}" for i, name in enumerate(names)]
+    found = {Path(name).stem: facts(tmp_path / "out" / f"{Path(name).stem}.mp4") for name in names}
+    assert [found[name]["size"] for name in found] == [(64, 48), (64, 48), (48, 64), (50, 34)]
+    for name in ("range", "sound"):
+        assert np.abs(found[name]["first"] - facts(tmp_path / names[name == "sound"])["first"]).mean() < 3
+    upright = next(videos.images(str(tmp_path / "turned.mp4"), None))
+    assert np.abs(found["turned"]["first"] - np.asarray(upright).astype(int)).mean() < 4
+    assert all(len(fact["times"]) == 5 for fact in found.values())
+    kept = {name: fact["audio"] for name, fact in found.items()}
+    if codec == "mpeg4":
+        assert not any(kept.values())
+    else:
+        assert kept == {"range": ["aac"], "sound": [], "turned": [], "odd": ["aac"]}
+        assert "sound.avi: its sound is left out: pcm_mulaw" in capsys.readouterr().err
+
+
+# ---- checking --------------------------------------------------------------------------------------
+
+
+def problems(report: Path, index: int = 0) -> dict[int, str]:
+    """What a report says, by line."""
+    entries = json.loads(report.read_text(encoding="utf-8"))["lists"][index]["problems"]
+    return {int(entry["where"].rsplit(":", 1)[1]): entry["what"] for entry in entries}
+
+
+def test_what_is_wrong_with_a_list_is_found(tmp_path, capsys):
+    listed = bad_list(tmp_path)
+    with open(listed, "a", encoding="utf-8") as file:
+        file.write(f"\n{tmp_path}/c.mp4 walk\n{tmp_path}/c.mp4 5\n{tmp_path}/./é.mp4 1\n")
+    (tmp_path / "labels.json").write_text('["a", "b", "c", "d", "b"]')
+    report = tmp_path / "report.json"
+    flags = ["--list", str(listed), "--format=mp4", f"--report={report}", "--clean", "--num_workers=2"]
+    assert check.main([*flags, f"--labels={tmp_path / 'labels.json'}"]) == 1
+    said = capsys.readouterr()
+    expected = {
+        2: "bad.mp4: not a readable video",
+        4: "gone.mp4: no such file",
+        7: "expected 'path label'",
+        8: "label 5 is outside [0, 5)",
+        9: "é.mp4 is there twice, first at",
+    }
+    found = problems(report)
+    assert found.keys() == expected.keys()
+    for number, what in expected.items():
+        assert what in found[number]
+        assert f"{listed}:{number}: {found[number]}" in said.err
+    assert "'b' is there twice" in said.err
+    assert "3 good lines, 5 bad" in said.out and "no video of 2 classes: b, d" in said.out
+    assert lines(tmp_path / "all.clean.list") == [
+        f"{tmp_path}/{n}.mp4 {i}" for n, i in (("a b", 0), ("é", 2), ("c", 4))
+    ]
+    about = json.loads(report.read_text(encoding="utf-8"))["lists"][0]
+    assert about["videos_of_class"] == [1, 0, 1, 0, 1] and about["frames_of_video"]["max"] == 9
+
+    clean = [
+        "--list",
+        str(tmp_path / "all.clean.list"),
+        "--format=mp4",
+        f"--report={report}",
+        "--num_workers=0",
+    ]
+    assert check.main([*clean, "--num_classes=5"]) == 0
+    assert check.main([*clean, "--num_classes=400", f"--labels={tmp_path / 'labels.json'}"]) == 1
+    assert "labels.json: 5 names, but num_classes is 400" in capsys.readouterr().err
+
+
+def test_pickles_and_folders_are_checked(tmp_path, capsys):
+    good = synthetic.write_pickle(tmp_path / "good.pkl", synthetic.frames(3), 1)
+    synthetic.write_pickle(tmp_path / "label.pkl", synthetic.frames(3), 7)
+    record = pickle.loads(good.read_bytes())
+    (tmp_path / "image.pkl").write_bytes(pickle.dumps((record[0], 1, [*record[2][:2], record[2][2][:99]])))
+    (tmp_path / "code.pkl").write_bytes(pickle.dumps(print))
+    listed = tmp_path / "pkl.list"
+    names = ("good", "label", "image", "code")
+    listed.write_text("".join(f"{tmp_path / name}.pkl\n" for name in names))
+    flags = ["--num_classes=4", "--num_workers=0", "--list"]
+    assert check.main([*flags, str(listed), "--format=pkl"]) == 1
+    found = problems(Path(f"{listed}.check.json"))
+    assert list(found) == [2, 3, 4]
+    for number, what in ((2, "label 7 is outside"), (3, "frame 2 is not a readable image"), (4, "refused")):
+        assert what in found[number]
+
+    for i in range(1, 4):
+        (tmp_path / "my clip").mkdir(exist_ok=True)
+        Image.fromarray(synthetic.frames(1)[0]).save(tmp_path / f"my clip/img_{i:05d}.jpg")
+    listed = tmp_path / "frames.list"
+    listed.write_text(
+        "".join(f"{tmp_path}/my clip{end}\n" for end in (" 3 1", "/ 4 1", " 3", "2 2 0", " 0 1"))
+    )
+    assert check.main([*flags, str(listed), "--format=frames"]) == 1
+    found = problems(Path(f"{listed}.check.json"))
+    assert list(found) == [2, 3, 4, 5]
+    assert "there twice" in found[2] and "expected 'folder count label'" in found[3]
+    assert "img_00001.jpg: no such image" in found[4]
+
+
+def test_the_recipe_says_what_to_check_and_lists_in_common_are_named(tmp_path, capsys):
+    listed = synthetic.video_set(tmp_path, num_videos=4)
+    other = tmp_path / "other.list"
+    other.write_text(lines(listed)[1] + "\n")
+    recipe = synthetic.tiny_tsn(
+        tmp_path, listed, VALID={"filelist": str(other)}, INFER={"kinetics_labels": ""}
+    )
+    assert check.main(["--config", str(recipe), "--num_workers=0"]) == 0
+    said = capsys.readouterr().out
+    assert "4 good lines" in said and "1 good lines" in said
+    assert f"1 files in common, e.g. {listed}:2 and {other}:1" in said
+    with pytest.raises(ConfigError, match="nothing to check"):
+        check.main(["--format=mp4"])
+    with pytest.raises(ConfigError, match="--format is not given"):
+        check.main(["--list", str(listed)])
+
+
+def test_an_interrupted_check_goes_on(tmp_path, monkeypatch):
+    listed = synthetic.video_set(tmp_path, num_videos=4)
+    flags = ["--list", str(listed), "--format=mp4", "--num_workers=0"]
+    decoded = []
+
+    def decode(path, choose, backend):
+        decoded.append(Path(path).name)
+        if len(decoded) == 3:
+            raise KeyboardInterrupt
+        choose(12)
+
+    monkeypatch.setattr(check.decode, "video_frames", decode)
+    with pytest.raises(KeyboardInterrupt):
+        check.main(flags)
+    synthetic.write_video(tmp_path / "clip 0.mp4", synthetic.frames(20))  # another file now
+    assert check.main(flags) == 0
+    assert decoded == [f"clip {i}.mp4" for i in (0, 1, 2, 0, 2, 3)]
+    assert sorted(path.name for path in tmp_path.glob("*.check.json*")) == ["all.list.check.json"]
+
+
+# ---- processes -------------------------------------------------------------------------------------
+
+
+def die_on_two(item: int) -> int:
+    if item == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == 3:
+        raise DataError("three is bad")
+    return item * 10
+
+
+def stumble(item: int) -> int:
+    raise KeyError(item)
+
+
+def test_an_item_that_kills_its_process_is_named_and_the_others_go_on():
+    results = {}
+    parallel.run(die_on_two, range(12), 2, "test", results.__setitem__)
+    assert sorted(results) == list(range(12))
+    assert results[2].message.startswith("its process died")
+    assert results[3] == parallel.Failure("three is bad")
+    assert [results[i] for i in (0, 1, 11)] == [0, 10, 110]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bug_is_no_failure_of_the_data(workers):
+    with pytest.raises(RuntimeError, match="a bug, at 5"):
+        parallel.run(stumble, [5], workers, "test", lambda *_: None)
+
+
+def alive(group: int) -> list[str]:
+    """Processes of a group that have not ended."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ends while we look
+            name, rest = file.read_text().rsplit(")", 1)
+            state, _, process_group = rest.split()[:3]
+            if int(process_group) == group and state != "Z":
+                found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_whole_folders_and_no_process(tmp_path, stop):
+    noise = np.random.default_rng(0).integers(0, 255, (400, 240, 320, 3), dtype=np.uint8)
+    names = [synthetic.write_video(tmp_path / f"{i}.mp4", noise if i == 0 else noise[:5]) for i in range(2)]
+    for i in range(2, 9):
+        (tmp_path / f"{i}.mp4").symlink_to(names[0])
+    listed = tmp_path / "a.list"
+    listed.write_text("".join(f"{tmp_path}/{i}.mp4 0\n" for i in (1, 0, *range(2, 9))))
+    out = tmp_path / "out"
+    tool = subprocess.Popen(
+        [sys.executable, str(ROOT / "data/dataset/kinetics/video_to_frames.py"), f"--list={listed}",
+         f"--out={out}", "--num_workers=2"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.time() + 60
+    while not (list(out.glob(".*.part/img_00003.jpg")) and (out / "1").is_dir()):
+        assert time.time() < deadline and tool.poll() is None
+        time.sleep(0.02)
+    if stop == signal.SIGINT:
+        os.killpg(tool.pid, stop)  # what a terminal does
+    else:
+        os.kill(tool.pid, stop)
+    _, said = tool.communicate(timeout=30)
+    assert tool.returncode == 128 + stop
+    assert said.splitlines()[-1].startswith("interrupted") and "Traceback" not in said
+    while alive(tool.pid):
+        assert time.time() < deadline
+        time.sleep(0.02)
+    folders = sorted(path for path in out.iterdir() if path.is_dir())
+    assert not any(path.name.startswith(".") for path in folders) and out / "1" in folders
+    for folder in folders:
+        assert len(os.listdir(folder)) == (5 if folder.name == "1" else 400)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_help_and_mistakes(tool, capsys, monkeypatch):
+    for argv, status, where in (["--help"], 0, "out"), (["--no_such_flag"], 2, "err"):
+        with pytest.raises(SystemExit) as stopped:
+            tool.main(argv)
+        assert stopped.value.code == status
+        assert (
+            f"python data/dataset/kinetics/{Path(tool.__file__).name} --" in capsys.readouterr().out
+            or where == "err"
+        )
+
+
+def test_tools_run_from_any_folder_and_say_mistakes_in_one_line(tmp_path):
+    tool = ROOT / "data/dataset/kinetics/video_to_pkl.py"
+    ran = subprocess.run(
+        [sys.executable, str(tool), "--list=none.list", "--out=out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 2
+    assert ran.stderr == "error: none.list: cannot read the list: No such file or directory\n"
+    assert issubclass(DataError, ZooError) and os.listdir(tmp_path) == []

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from models import ZOO
-from utils import build, checkpoint, cli, device, engine, files, loader, log, program, weights
+from utils import build, checkpoint, cli, device, engine, files, loader, log, program, visualize, weights
 from utils.config import RunConfig, merge_flags, resolve
 
 logger = logging.getLogger("predict")
@@ -30,12 +30,13 @@ def main(argv: list[str]) -> int:
     path = args.weights or weights.published(spec, config)
     logger.info(f"{checkpoint.load_weights(network, path)}")
     metric = build.metric(spec, sections, "INFER", args.config)
+    draw = visualize.Pictures(args.save_dir, metric) if args.visualize else None
     world = device.world_size()
     batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
     workers = loader.num_workers(args.num_workers, run.num_reader_threads, world)
     infer = program.inference(network, spec, on != "cpu", args.to_static)
     samples = loader.Loader(reader, batches, workers)
-    records = engine.predict(spec, infer, samples, metric, args.log_interval)
+    records = engine.predict(spec, infer, samples, metric, args.log_interval, draw)
     failed = [record for record in records if "error" in record]
     if device.rank() == 0:
         for record in records:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import PositiveFloat
 
+from utils import visualize
 from utils.config import Config, key
 from utils.errors import ConfigError
 
@@ -25,6 +27,9 @@ class TopKAccuracy:
         num_classes: int = key(400, gt=0)
         topk: int = key(5, gt=0)  # classes a prediction
         kinetics_labels: str | None = key(None)  # JSON list of class names, by class id
+        # The reader's, undone in pictures.
+        image_mean: list[float] = key([0.485, 0.456, 0.406], min_length=3, max_length=3)
+        image_std: list[PositiveFloat] = key([0.229, 0.224, 0.225], min_length=3, max_length=3)
 
     def __init__(self, config: TopKAccuracy.Config) -> None:
         path, count = config.kinetics_labels, config.num_classes
@@ -88,6 +93,12 @@ class TopKAccuracy:
             for entry in record["topk"]
         ]
         return "\n".join(lines)
+
+    def draw(self, figure: Any, record: dict[str, Any], sample: dict[str, Any]) -> None:
+        """A record on an empty matplotlib Figure; ``sample["image"]`` is (S, 3 * seglen, H, W) float32."""
+        image = sample["image"]
+        frames = image.reshape(-1, 3, *image.shape[-2:])  # (S * seglen, 3, H, W)
+        visualize.classification(figure, record, frames, self.config.image_mean, self.config.image_std)
 
     @staticmethod
     def _rank(probability: np.ndarray, k: int) -> np.ndarray:

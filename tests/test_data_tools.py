@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import pickle
@@ -607,31 +608,45 @@ def test_an_interrupted_check_goes_on(tmp_path, monkeypatch):
 # ---- processes -------------------------------------------------------------------------------------
 
 
-def die_on_two(item: int) -> int:
-    if item == 2:
+WORK = """
+import os, signal
+from utils.errors import DataError
+
+def die(item):
+    if item in (2, 9):
         os.kill(os.getpid(), signal.SIGKILL)
     if item == 3:
         raise DataError("three is bad")
     return item * 10
 
-
-def stumble(item: int) -> int:
+def stumble(item):
     raise KeyError(item)
+"""
 
 
-def test_an_item_that_kills_its_process_is_named_and_the_others_go_on():
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A small module that other processes can import: this one would bring Paddle along."""
+    (tmp_path / "work_of_a_test.py").write_text(WORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("work_of_a_test")
+    sys.modules.pop("work_of_a_test")
+
+
+def test_an_item_that_kills_its_process_is_named_and_the_others_go_on(work):
     results = {}
-    parallel.run(die_on_two, range(12), 2, "test", results.__setitem__)
+    parallel.run(work.die, range(12), 2, "test", results.__setitem__)
     assert sorted(results) == list(range(12))
-    assert results[2].message.startswith("its process died")
+    for item in (2, 9):
+        assert results[item].message.startswith("its process died")
     assert results[3] == parallel.Failure("three is bad")
     assert [results[i] for i in (0, 1, 11)] == [0, 10, 110]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_bug_is_no_failure_of_the_data(workers):
+def test_a_bug_is_no_failure_of_the_data(work, workers):
     with pytest.raises(RuntimeError, match="a bug, at 5"):
-        parallel.run(stumble, [5], workers, "test", lambda *_: None)
+        parallel.run(work.stumble, [5], workers, "test", lambda *_: None)
 
 
 def alive(group: int) -> list[str]:

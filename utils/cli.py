@@ -104,6 +104,7 @@ def predict_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     add("--filelist", type=optional(str), help="list of inputs; overrides INFER.filelist")
     add("--video_path", type=optional(str), help="a video; overrides the list")
     add("--infer_topk", type=optional(int), help="classes a video; default: MODEL.topk")
+    add("--visualize", action="store_true", help="also draw each prediction: <save_dir>/pictures/*.png")
     add("--log_interval", type=natural, default=1, help="log every N batches; 0 = never (default: 1)")
     _loader_flags(parser)
     return parser

@@ -198,9 +198,17 @@ def _say_failures(failures: Failures, failed: dict[str, str]) -> None:
 
 
 def predict(
-    spec: ModelSpec, infer: Infer, loader: Loader, metric: Any, log_interval: int = 1
+    spec: ModelSpec,
+    infer: Infer,
+    loader: Loader,
+    metric: Any,
+    log_interval: int = 1,
+    draw: Callable[[int, dict, dict, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """One record a sample, in the order of the list; ``{"video", "error"}`` for one that cannot be read."""
+    """One record a sample, in the order of the list; ``{"video", "error"}`` for one that cannot be read.
+
+    ``draw``, if given, sees each prediction: index in the list, record, batch, place in the batch.
+    """
     records: dict[int, dict[str, Any]] = {}
     progress = bar(len(loader), "predict", device.rank())
     for i, (fields, failures) in enumerate(loader):
@@ -209,14 +217,16 @@ def predict(
         if fields:
             batch = _arrays(fields)
             decoded = metric.decode(infer({name: batch[name] for name in spec.inputs}), batch)
-        remaining = iter(decoded)
+        remaining = enumerate(decoded)
         for index in loader.batches[i]:
             name = loader.reader.describe(index)
             if name in failed:
                 log.error("cannot read %s", failed[name])
                 records[index] = {"video": name, "error": failed[name]}
             else:
-                records[index] = next(remaining)
+                place, records[index] = next(remaining)
+                if draw is not None:
+                    draw(index, records[index], batch, place)
         progress.update()
         if log_interval and i % log_interval == 0:
             log.info(f"Processed {len(records)} samples")

@@ -69,13 +69,6 @@ def positive(text: str) -> int:
     return value
 
 
-def check_out_list(out_list: str, *sources: str | None) -> None:
-    """Raise ConfigError where the list to write is one that is read."""
-    for source in sources:
-        if source and Path(out_list).resolve() == Path(source).resolve():
-            raise ConfigError(f"--out_list={out_list} is the list that is read; choose another name")
-
-
 def convert(
     jobs: Sequence[Job],
     work: Callable[[Job], Done],
@@ -112,8 +105,8 @@ def finish(jobs: Sequence[Job], results: Sequence[tuple[Job, Done]]) -> int:
 
 def read_jobs(args: argparse.Namespace, suffix: str) -> list[Job]:
     """The jobs of ``--list``. Raises DataError, ConfigError."""
-    if args.out_list:
-        check_out_list(args.out_list, args.list)
+    if args.out_list and Path(args.out_list).resolve() == Path(args.list).resolve():
+        raise ConfigError(f"--out_list={args.out_list} is the list that is read; choose another name")
     return outputs.plan(filelist.read_labelled(args.list, None), args.out, args.root, suffix)
 
 

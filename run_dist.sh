@@ -13,6 +13,9 @@ case ${1:-} in
   *) echo "usage: bash run_dist.sh train|eval|predict NAME CONFIG [flags...]" >&2; exit 2 ;;
 esac
 
+# The environment that run.sh made serves here too, unless the user has chosen one.
+own=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)/.venv/bin/python
+if [ -z "${PYTHON:-}${VIRTUAL_ENV:-}" ] && [ -x "$own" ]; then PYTHON=$own; fi
 export PYTHON=${PYTHON:-$(command -v python || command -v python3 || echo python)}
 gpus=$("$PYTHON" -c 'import paddle
 print(paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0)' 2>/dev/null || echo 0)

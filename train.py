@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
     run = resolve(RunConfig, sections, "TRAIN", args.config)
     processes = args.num_processes or device.default_processes(args.use_gpu, run.use_gpu)
     if processes > 1 and not device.under_launcher():
-        on_gpu = args.use_gpu is not False and device.visible_gpus() > 0
+        on_gpu = device.wants_gpu(args.use_gpu, run.use_gpu) and device.visible_gpus() > 0
         return ranks.start(processes, on_gpu, [__file__, *argv], Path(args.save_dir) / "log")
     on = device.set_device(args.use_gpu, run.use_gpu)
     device.connect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from pydantic import PositiveFloat
 from utils import visualize
 from utils.config import Config, key
 from utils.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 class TopKAccuracy:
@@ -35,6 +38,10 @@ class TopKAccuracy:
         path, count = config.kinetics_labels, config.num_classes
         self.config = config
         self.class_names = read_names(path, count) if path else [str(k) for k in range(count)]
+        if len(self.class_names) > count:
+            log.warning(
+                "%s names %d classes, but MODEL.num_classes is %d", path, len(self.class_names), count
+            )
         self.reset()
 
     def reset(self) -> None:

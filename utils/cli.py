@@ -64,7 +64,7 @@ def train_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     parser = _base("Train a model.", zoo, "data/checkpoints")
     add = parser.add_argument
     add("--learning_rate", type=optional(float), help="overrides TRAIN.learning_rate")
-    add("--pretrain", type=optional(str), help="weights to start from: file, prefix or 2019 folder")
+    add("--pretrain", type=optional(str), help="weights to start from: file, prefix, 2019 folder, or 'none'")
     add("--resume", type=optional(str), help="checkpoint to go on from: prefix, file, or 'auto'")
     add("--epoch", type=optional(natural), help="overrides TRAIN.epoch; 0 trains nothing and saves")
     add("--valid_interval", type=natural, default=1, help="validate every N epochs; 0 = never (default: 1)")
@@ -86,7 +86,7 @@ def eval_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     add(
         "--weights",
         type=optional(str),
-        help="weights (.pdparams file or prefix); default: the published ones",
+        help="weights: file, prefix or 2019 folder; default: the published ones",
     )
     add("--log_interval", type=natural, default=1, help="log every N batches; 0 = never (default: 1)")
     _loader_flags(parser)
@@ -99,10 +99,10 @@ def predict_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     add(
         "--weights",
         type=optional(str),
-        help="weights (.pdparams file or prefix); default: the published ones",
+        help="weights: file, prefix or 2019 folder; default: the published ones",
     )
     add("--filelist", type=optional(str), help="list of inputs; overrides INFER.filelist")
-    add("--video_path", type=optional(str), help="a video; overrides the list")
+    add("--video_path", type=optional(str), help="a video, a folder of videos or a glob; overrides the list")
     add("--infer_topk", type=optional(int), help="classes a video; default: MODEL.topk")
     add("--visualize", action="store_true", help="also draw each prediction: <save_dir>/pictures/*.png")
     add("--log_interval", type=natural, default=1, help="log every N batches; 0 = never (default: 1)")
@@ -112,7 +112,7 @@ def predict_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
 
 def inference_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     parser = _base("Write the inference Program of a model.", zoo, "./")
-    parser.add_argument("--weights", type=optional(str), help="weights (.pdparams file or prefix)")
+    parser.add_argument("--weights", type=optional(str), help="weights: file, prefix or 2019 folder")
     return parser
 
 

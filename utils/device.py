@@ -27,7 +27,7 @@ def set_device(use_gpu: bool | None, recipe: bool | None) -> str:
         raise ConfigError(
             f"--use_gpu=True, but this PaddlePaddle {built}. Leave the flag out or see requirements-gpu.txt."
         )
-    wanted = use_gpu if use_gpu is not None else recipe is not False
+    wanted = wants_gpu(use_gpu, recipe)
     device = f"gpu:{local_rank() % gpus}" if wanted and gpus else "cpu"
     paddle.device.set_device(device)
     return device
@@ -35,8 +35,12 @@ def set_device(use_gpu: bool | None, recipe: bool | None) -> str:
 
 def default_processes(use_gpu: bool | None, recipe: bool | None) -> int:
     """One process a visible GPU; one on CPU."""
-    wanted = use_gpu if use_gpu is not None else recipe is not False
-    return max(1, visible_gpus()) if wanted else 1
+    return max(1, visible_gpus()) if wants_gpu(use_gpu, recipe) else 1
+
+
+def wants_gpu(use_gpu: bool | None, recipe: bool | None) -> bool:
+    """The flag decides, else the recipe; what neither says is wanted, if there is one."""
+    return use_gpu if use_gpu is not None else recipe is not False
 
 
 def rank() -> int:

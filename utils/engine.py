@@ -161,17 +161,19 @@ def evaluate(
     metric: Any,
     title: str,
     log_interval: int = 1,
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Score every sample of ``loader`` over all ranks; ``(result, failed sample -> reason)``.
+) -> tuple[dict[str, Any], Failures]:
+    """Score every sample of ``loader`` over all ranks; the result, and what failed with the reason.
 
     ``result`` counts only what was scored. Raises ZooError if a sample is neither scored nor failed.
     """
     metric.reset()
-    failed: dict[str, str] = {}
+    failed: Failures = []
     scored = 0
     progress = bar(len(loader), title, device.rank())
     for i, (fields, failures) in enumerate(loader):
-        _say_failures(failures, failed)
+        for _, reason in failures:
+            log.error("cannot read %s", reason)
+        failed += failures
         progress.update()
         if not fields:
             continue
@@ -182,19 +184,12 @@ def evaluate(
         if log_interval and i % log_interval == 0:
             log.info(f"[{title}] Batch {i} {values_text(metric.result())}")
     progress.close()
-    counted = device.gather((scored, len(loader.reader) if device.rank() == 0 else 0, failed))
+    counted = device.gather((scored, failed))
     metric.merge(device.gather(metric.state()))
-    failed = {name: reason for _, _, part in counted for name, reason in part.items()}
-    scored, expected = sum(part[0] for part in counted), counted[0][1]
-    if scored + sum(len(part[2]) for part in counted) < expected:
-        raise ZooError(f"{expected} samples were to be evaluated, but only {scored} were")
+    scored, failed = sum(part[0] for part in counted), [item for part in counted for item in part[1]]
+    if scored + len(failed) < len(loader.reader):
+        raise ZooError(f"{len(loader.reader)} samples were to be evaluated, but only {scored} were")
     return metric.result(), failed
-
-
-def _say_failures(failures: Failures, failed: dict[str, str]) -> None:
-    for name, reason in failures:
-        log.error("cannot read %s", reason)
-        failed[name] = reason
 
 
 def predict(

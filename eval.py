@@ -57,6 +57,9 @@ def main(argv: list[str]) -> int:
             "failed": [{"video": name, "error": reason} for name, reason in failed],
         }
         files.write_json(file, report)
+        if hasattr(metric, "write_results"):
+            for path in metric.write_results(args.given_save_dir):
+                logger.info(f"wrote {path}")
         logger.info(f"{len(reader)} samples, {len(failed)} could not be read; result in {file}")
     return 1 if failed else 0
 

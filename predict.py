@@ -37,6 +37,8 @@ def main(argv: list[str]) -> int:
     infer = program.inference(network, spec, on != "cpu", args.to_static)
     samples = loader.Loader(reader, batches, workers)
     records = engine.predict(spec, infer, samples, metric, args.log_interval, draw)
+    if hasattr(metric, "combine"):
+        records = metric.combine(records)
     failed = [record for record in records if "error" in record]
     if device.rank() == 0:
         for record in records:
@@ -44,6 +46,9 @@ def main(argv: list[str]) -> int:
         file = Path(args.save_dir) / f"{spec.name}_infer_result.json"
         head = {"version": "VERSION 1.0", "model": spec.name, "config": args.config, "weights": path}
         files.write_json(file, {**head, "results": records})
+        if hasattr(metric, "write_results"):
+            for written in metric.write_results(args.given_save_dir, records):
+                logger.info(f"wrote {written}")
         logger.info(f"[INFER] infer finished. {len(records)} samples, {len(failed)} failed; result in {file}")
     return 1 if failed else 0
 

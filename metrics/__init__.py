@@ -1,1 +1,16 @@
-"""Scores: ``update(outputs, batch)``, ``result()``, ``decode(outputs, batch)``."""
+"""Scores and predictions, one class a kind of task. What the scripts call:
+
+- ``reset()``, ``update(outputs, batch)``, ``result() -> {name: float}``, ``result_with_failures(count)``;
+- ``state()`` and ``merge(states)``: the sum over ranks, exchanged as plain Python and numpy values;
+- ``decode(outputs, batch) -> [record]``: one JSON-ready dict a sample, ``"video"`` first;
+- ``describe(record) -> str``: the lines that predict prints.
+
+Optional:
+
+- ``draw(figure, record, sample)``: the picture of a record on an empty matplotlib Figure;
+- ``combine(records) -> records``: after prediction, in list order, where several samples make one record
+  (the clips of a video); a sample that failed is ``{"video", "error"}``;
+- ``write_results(save_dir, records=None) -> [path]``: the result files of 2019. ``save_dir`` is None
+  where ``--save_dir`` is not given: then the paths are the recipe's. After evaluation ``records`` is None:
+  the metric writes what it was updated with.
+"""

@@ -101,7 +101,7 @@ def test_letters_without_a_font_are_replaced_and_the_class_is_told_by_number(mon
     def label(name: str, *fonts: str) -> str:
         monkeypatch.setattr(visualize, "FONTS", fonts)
         entry = {"class_id": 17, "class_name": name, "probability": 0.5}
-        return visualize._label(entry, visualize._Sheet(Figure(), 1.0))
+        return visualize._label(entry, visualize.Sheet(Figure(), 1.0))
 
     assert label("run_бег", "cmr10") == "run ??? (class 17)"
     assert label("run_бег", "No Such Font", "cmr10", "DejaVu Sans") == "run бег"

@@ -129,7 +129,8 @@ def recipe(
 ) -> tuple[ModelSpec, Sections]:
     """The model's row and its checked sections: YAML, then ``flags`` by section, then ``-o``.
 
-    Sets ``args.config``, ``args.model_name`` and ``args.save_dir`` to what was found.
+    Sets ``args.config``, ``args.model_name`` and ``args.save_dir`` to what was found;
+    ``args.given_save_dir`` is None without the flag.
 
     Raises ConfigError for an unknown model, an unreadable file, an unknown or ill-typed key.
     """
@@ -151,6 +152,7 @@ def recipe(
     merge_overrides(sections, [item for group in args.override for item in group])
     check_keys(sections, [RunConfig, *spec.configs()], file)
     args.config, args.model_name = file, spec.name
+    args.given_save_dir = args.save_dir
     args.save_dir = args.save_dir or args.default_save_dir
     return spec, sections
 

@@ -129,7 +129,7 @@ def classification(
     bars = record["topk"][:MOST_BARS]
     top = 0.95 if count else 0.7  # below title and note
     bars_top = top + -(-len(shown) // columns) * (height + GAP) + (0.2 if count else 0.0)
-    sheet = _Sheet(figure, bars_top + BAR * len(bars) + 0.25)
+    sheet = Sheet(figure, bars_top + BAR * len(bars) + 0.25)
 
     sheet.write(MARGIN, 0.4, Path(record["video"]).name, 68, fontsize=15, fontweight="bold")
     if count:
@@ -143,7 +143,7 @@ def classification(
     _bars(sheet, bars, bars_top)
 
 
-def _bars(sheet: _Sheet, bars: list[dict[str, Any]], top: float) -> None:
+def _bars(sheet: Sheet, bars: list[dict[str, Any]], top: float) -> None:
     labels = [_cut(_label(entry, sheet), 40) for entry in bars]
     left = MARGIN + 0.25 + 0.088 * max((_columns(label) for label in labels), default=0)
     right = WIDTH - MARGIN - 0.75
@@ -157,7 +157,7 @@ def _bars(sheet: _Sheet, bars: list[dict[str, Any]], top: float) -> None:
         sheet.write(right + 0.12, y, f"{100 * probability:.1f} %", 12, **style)
 
 
-def _label(entry: dict[str, Any], sheet: _Sheet) -> str:
+def _label(entry: dict[str, Any], sheet: Sheet) -> str:
     name, number = str(entry["class_name"]).replace("_", " "), entry["class_id"]
     if not name.strip() or name == str(number):
         return f"class {number}"
@@ -165,7 +165,7 @@ def _label(entry: dict[str, Any], sheet: _Sheet) -> str:
     return name if known == name else f"{known.strip()} (class {number})"
 
 
-class _Sheet:
+class Sheet:
     """A white sheet on a figure; ``axes`` counts inches from the upper left corner."""
 
     def __init__(self, figure: Any, height: float) -> None:

@@ -1,0 +1,51 @@
+"""Train, evaluate and predict all recipes of ``<folder>/recipes.json`` as one rank of one or two.
+
+Dropout is off and batch norm keeps its statistics: both depend on which samples a rank has.
+``python tests/parallel_worker.py FOLDER`` writes ``FOLDER/one/<model>`` or ``FOLDER/two/<model>``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import paddle.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import eval as eval_script
+import predict
+import train
+from models.common.layers import BatchNorm
+from utils import device
+
+
+def same_on_any_number_of_processes() -> None:
+    F.dropout = lambda x, *args, **kwargs: x
+    normalize = BatchNorm.forward
+
+    def with_stored_statistics(self, x):
+        training, self.training = self.training, False
+        try:
+            return normalize(self, x)
+        finally:
+            self.training = training
+
+    BatchNorm.forward = with_stored_statistics
+
+
+def main(folder: Path) -> None:
+    same_on_any_number_of_processes()
+    out = folder / {1: "one", 2: "two"}[device.world_size()]
+    for name, recipe in json.loads((folder / "recipes.json").read_text(encoding="utf-8")).items():
+        argv = [f"--config={recipe}", f"--save_dir={out / name}", "--use_gpu=False"]
+        train.main([*argv, "--pretrain=none", "--fix_random_seed=True", "--log_interval=1"])
+        for script in (eval_script, predict):
+            script.main([*argv, f"--weights={out / name / name}"])
+        logging.root.handlers.clear()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,175 @@
+"""Every model of the zoo through every script, on a small recipe of its own (``tests/recipes``)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import eval as eval_script
+import inference_model
+import predict
+import train
+from models import ZOO
+from tests.conftest import ROOT
+from tests.recipes import TINY
+from utils import build, checkpoint, engine, program, ranks, safe_pickle
+from utils.config import load_yaml
+from utils.errors import Interrupted
+
+NAMES = [spec.name for spec in ZOO]
+each_model = pytest.mark.parametrize("spec", ZOO, ids=NAMES)
+
+
+@pytest.fixture(autouse=True)
+def _own_log_handlers():
+    handlers, level = logging.root.handlers[:], logging.root.level
+    yield
+    logging.root.handlers, level = handlers, logging.root.setLevel(level)
+
+
+def run(recipe: Path, save_dir: Path, *flags: str) -> Path:
+    argv = [f"--config={recipe}", f"--save_dir={save_dir}", "--use_gpu=False", "--log_interval=1"]
+    if not any(flag.startswith("--resume") for flag in flags):
+        argv += ["--pretrain=none", "--fix_random_seed=True"]
+    assert train.main([*argv, *flags]) == 0
+    return save_dir
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """name -> (recipe, folder of its uninterrupted run); trained when first asked for."""
+    done: dict[str, tuple[Path, Path]] = {}
+
+    def of(name: str) -> tuple[Path, Path]:
+        if name not in done:
+            folder = tmp_path_factory.mktemp(name)
+            recipe = TINY[name](folder)
+            done[name] = recipe, run(recipe, folder / "whole")
+        return done[name]
+
+    return of
+
+
+def assert_same(a: Path, b: Path, tolerance: float = 0.0) -> None:
+    """Equal parameters (and, bit by bit, optimizer states)."""
+    for suffix in (".pdparams", ".pdopt") if tolerance == 0 else (".pdparams",):
+        first, second = safe_pickle.load(f"{a}{suffix}"), safe_pickle.load(f"{b}{suffix}")
+        assert list(first) == list(second)
+        for name, value in first.items():
+            value, other = np.asarray(value), np.asarray(second[name])
+            if tolerance == 0:
+                assert np.array_equal(value, other), f"{name}{suffix}"
+            else:
+                assert np.abs(value - other).max() <= tolerance * max(np.abs(value).max(), 1e-3), name
+
+
+def test_every_model_has_a_small_recipe():
+    assert list(TINY) == NAMES
+
+
+@each_model
+def test_training_writes_the_files_of_2019(spec, trained):
+    _, folder = trained(spec.name)
+    epochs = {int(p.stem.rpartition("epoch")[2]) for p in folder.glob(f"{spec.name}_epoch*.pdparams")}
+    assert epochs == set(range(len(epochs))) and epochs
+    for suffix in (".pdparams", ".pdopt", ".json"):
+        assert (folder / f"{spec.name}{suffix}").is_file()
+    assert (folder / f"{spec.name}_best.pdparams").is_file() == bool(spec.best)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert {"epoch", "iter", "loss", "lr", "batch_cost", "reader_cost", "ips", "eta"} <= set(lines[0])
+
+
+@each_model
+def test_stop_and_resume_in_the_middle_of_an_epoch_is_exact(spec, trained, tmp_path, monkeypatch):
+    recipe, whole = trained(spec.name)
+
+    @contextmanager
+    def stop_at_once():
+        yield lambda: signal.SIGINT
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "stop_signals", stop_at_once)
+        with pytest.raises(Interrupted):
+            run(recipe, tmp_path / "parts")
+    assert checkpoint.read_about(str(tmp_path / "parts" / spec.name))["step"] == 1
+    run(recipe, tmp_path / "parts", "--resume=auto", "--num_workers=2")
+    assert_same(whole / spec.name, tmp_path / "parts" / spec.name)
+
+
+@each_model
+def test_to_static_trains_to_the_numbers_of_eager(spec, trained, tmp_path):
+    recipe, _ = trained(spec.name)
+    flags = ("--epoch=1", "--valid_interval=0")
+    run(recipe, tmp_path / "eager", *flags)
+    run(recipe, tmp_path / "static", *flags, "--to_static=True")
+    assert_same(tmp_path / "eager" / spec.name, tmp_path / "static" / spec.name, 1e-5)
+
+
+@each_model
+@pytest.mark.parametrize("flags", [(), ("--to_static=True",)], ids=["default", "to_static"])
+def test_evaluation_and_prediction(spec, trained, tmp_path, flags):
+    recipe, folder = trained(spec.name)
+    argv = [f"--config={recipe}", f"--weights={folder / spec.name}", f"--save_dir={tmp_path}", *flags]
+    assert eval_script.main(argv) == 0
+    report = json.loads((tmp_path / f"{spec.name}_eval_result.json").read_text(encoding="utf-8"))
+    assert report["num_samples"] > 0 and report["num_failed"] == 0 and report["result"]
+    assert predict.main(argv) == 0
+    records = json.loads((tmp_path / f"{spec.name}_infer_result.json").read_text(encoding="utf-8"))["results"]
+    assert records and all("video" in record and "error" not in record for record in records)
+
+
+@each_model
+def test_the_inference_program_gives_what_eager_gives(spec, trained, tmp_path):
+    recipe, folder = trained(spec.name)
+    argv = [f"--config={recipe}", f"--weights={folder / spec.name}", f"--save_dir={tmp_path}"]
+    assert inference_model.main(argv) == 0
+    sections = load_yaml(recipe)
+    network = build.network(spec, sections, "INFER", str(recipe))
+    checkpoint.load_weights(network, str(folder / spec.name))
+    example = build.example_inputs(spec, sections, "INFER", str(recipe))
+    expected = program.eager(network, spec, spec.outputs)(example)
+    got = program.predictor(str(tmp_path / f"{spec.name}_model"), spec, spec.outputs)(example)
+    for name, value in expected.items():
+        assert program.difference(got[name], value) <= 1e-4, name
+
+
+@pytest.fixture(scope="module")
+def on_one_and_two(tmp_path_factory) -> Path:
+    """``one/<model>`` and ``two/<model>``: what 1 and 2 processes trained, evaluated and predicted."""
+    folder = tmp_path_factory.mktemp("parallel")
+    recipes = {}
+    for name in NAMES:
+        (folder / name).mkdir()
+        recipes[name] = str(TINY[name](folder / name))
+    (folder / "recipes.json").write_text(json.dumps(recipes), encoding="utf-8")
+    worker = [str(ROOT / "tests" / "parallel_worker.py"), str(folder)]
+    alone = subprocess.run([sys.executable, *worker], capture_output=True, text=True, timeout=600, cwd=ROOT)
+    assert alone.returncode == 0, alone.stderr[-3000:]
+    assert ranks.start(2, False, worker, folder / "log") == 0, os.listdir(folder / "log")
+    return folder
+
+
+@each_model
+def test_parallel_two_processes_equal_one(spec, on_one_and_two):
+    one, two = on_one_and_two / "one" / spec.name, on_one_and_two / "two" / spec.name
+    assert_same(one / spec.name, two / spec.name, 1e-5)
+    results = [
+        json.loads((f / f"{spec.name}_eval_result.json").read_text(encoding="utf-8")) for f in (one, two)
+    ]
+    assert results[0]["num_samples"] == results[1]["num_samples"]
+    for name, value in results[0]["result"].items():
+        assert results[1]["result"][name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+    records = [
+        json.loads((f / f"{spec.name}_infer_result.json").read_text(encoding="utf-8"))["results"]
+        for f in (one, two)
+    ]
+    assert [r["video"] for r in records[0]] == [r["video"] for r in records[1]]

@@ -26,4 +26,23 @@ ZOO = (
         pretrain="ResNet50_pretrained",
         pretrain_urls=(f"{PADDLE_MODELS}/video_classification/ResNet50_pretrained.tar.gz",),
     ),
+    ModelSpec(
+        name="AttentionCluster",
+        title="clusters of attention units over features; video tagging (YouTube-8M)",
+        network="models.attention_cluster:AttentionCluster",
+        reader="reader.feature_reader:FeatureReader",
+        metric="metrics.youtube8m:YouTube8M",
+        solver="models.attention_cluster:Solver",
+        inputs=("rgb", "audio"),
+        outputs=("probability",),
+        targets=("label",),
+        loss_inputs=("logits",),
+        config="configs/attention_cluster.yaml",
+        best="gap",
+        weights="AttentionCluster.pdparams",
+        weights_urls=(
+            f"{PADDLE_MODELS}/video_classification/AttentionCluster.pdparams",
+            f"{PADDLE_MODELS}/video_classification/AttentionCluster_final.pdparams",
+        ),
+    ),
 )

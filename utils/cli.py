@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from utils.config import RunConfig, Sections, check_keys, load_yaml, merge_flags, merge_overrides
+from utils.config import RunConfig, Sections, check_keys, load_yaml, merge_flags, merge_overrides, resolve
 from utils.errors import ConfigError, Interrupted, ZooError
 from utils.registry import ModelSpec, find
 
@@ -151,6 +152,10 @@ def recipe(
         merge_flags(sections, section, values)
     merge_overrides(sections, [item for group in args.override for item in group])
     check_keys(sections, [RunConfig, *spec.configs()], file)
+    network = spec.part("network")
+    if hasattr(network, "inputs"):  # the recipe says what is fed
+        config = resolve(network.Config, sections, "TRAIN", file)
+        spec = dataclasses.replace(spec, inputs=network.inputs(config))
     args.config, args.model_name = file, spec.name
     args.given_save_dir = args.save_dir
     args.save_dir = args.save_dir or args.default_save_dir

@@ -41,14 +41,17 @@ def compiled(network: nn.Layer) -> nn.Layer:
 def export(
     network: nn.Layer, spec: ModelSpec, names: tuple[str, ...], example: dict[str, np.ndarray], prefix: str
 ) -> list[str]:
-    """Write the inference Program beside ``prefix``; it gives ``names``, and its batch axis is free.
+    """Write the inference Program beside ``prefix``; it gives ``names``. The batch axis is free, and so is
+    the time axis of an input ``x`` beside an ``x_length``.
 
     ``example`` shows the shape and type of each of ``spec.inputs``. Returns the files written: the
     Program (``.json``; ``.pdmodel`` with Paddle 2) and its parameters (``.pdiparams``).
     """
-    shapes = [
-        InputSpec([None, *example[name].shape[1:]], str(example[name].dtype), name) for name in spec.inputs
-    ]
+    shapes = []
+    for name in spec.inputs:
+        free = 2 if f"{name}_length" in spec.inputs else 1
+        shape = [None] * free + list(example[name].shape[free:])
+        shapes.append(InputSpec(shape, str(example[name].dtype), name))
     was_training = network.training
     network.eval()
     paddle.jit.save(_Outputs(network, names), prefix, input_spec=[shapes])

@@ -19,6 +19,10 @@ class ModelSpec:
     ``forward`` takes ``inputs`` by name and returns a dict that holds ``outputs``; ``loss(outputs,
     batch)`` returns a dict whose first entry is ``"loss"``. ``losses + outputs + targets`` is the
     order of the 2019 fetch list.
+
+    Where the recipe decides what is fed (``MODEL.feature_names``), the network has ``inputs(config)``; then
+    ``inputs`` here is what its default recipe gives. An input ``x`` beside an input ``x_length`` is ragged:
+    ``(N, longest, …)``, padded with zeros, and its second axis is free, too.
     """
 
     name: str  # spelling used in file names: TSN.pdparams

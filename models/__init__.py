@@ -45,4 +45,23 @@ ZOO = (
             f"{PADDLE_MODELS}/video_classification/AttentionCluster_final.pdparams",
         ),
     ),
+    ModelSpec(
+        name="NEXTVLAD",
+        title="residuals to cluster centres, by groups of features; video tagging (YouTube-8M)",
+        network="models.nextvlad:NeXtVLAD",
+        reader="reader.feature_reader:QuantisedFeatureReader",
+        metric="metrics.youtube8m:YouTube8M",
+        solver="models.nextvlad:Solver",
+        inputs=("rgb", "audio", "rgb_length", "audio_length"),
+        outputs=("probability",),
+        targets=("label",),
+        loss_inputs=("logits",),
+        config="configs/nextvlad.yaml",
+        best="gap",
+        weights="NEXTVLAD.pdparams",
+        weights_urls=(
+            f"{PADDLE_MODELS}/video_classification/NEXTVLAD.pdparams",
+            f"{PADDLE_MODELS}/video_classification/NEXTVLAD_final.pdparams",
+        ),
+    ),
 )

@@ -110,6 +110,10 @@ class AttentionCluster(nn.Layer):
         each = F.binary_cross_entropy_with_logits(outputs["logits"], batch["label"], reduction="none")
         return {"loss": each.sum(axis=1).mean()}
 
+    def adapt_pretrained(self, state: dict) -> dict:
+        """Everything that fits: with other classes the classifier is trained anew."""
+        return state
+
 
 class Solver(Config):
     """Adam at a constant rate, without weight decay."""

@@ -25,7 +25,12 @@ DEFAULT = {
 }
 
 # What is wider for one model, and why.
-BY_MODEL: dict[str, dict[str, float]] = {}
+# Paddle 3's Adam scales its epsilon by sqrt(1 - beta2^t), Fluid's did not: with gradients of 1e-7 and below
+# the first steps differ a little.
+BY_MODEL: dict[str, dict[str, float]] = {
+    "ATTENTIONCLUSTER": {"loss": 3e-4},
+    "NEXTVLAD": {"parameter": 5e-4},
+}
 
 
 def tolerance(model: str, check: str) -> float:
@@ -35,4 +40,5 @@ def tolerance(model: str, check: str) -> float:
 # Parameters whose true gradient is zero: what was recorded is rounding, which adaptive optimizers amplify.
 ZERO_GRADIENT = {
     "ATTENTIONCLUSTER": ("satt0.conv.bias", "satt1.conv.bias"),  # before a softmax over time
+    "NEXTVLAD": ("batch_norm_1.b_0", "batch_norm_3.b_0"),  # an offset before another batch norm
 }

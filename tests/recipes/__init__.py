@@ -7,8 +7,10 @@ that trains in a second or two on one core, and returns the YAML. ``overrides`` 
 
 from __future__ import annotations
 
-from tests.recipes import tsn
+from tests.recipes import attention_cluster, nextvlad, tsn
 
 TINY = {
     "TSN": tsn.tiny,
+    "AttentionCluster": attention_cluster.tiny,
+    "NEXTVLAD": nextvlad.tiny,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import tempfile
@@ -33,8 +34,31 @@ class _Outputs(nn.Layer):
         return tuple(outputs[name] for name in self.names)
 
 
+class _Listed(nn.Layer):
+    def __init__(self, network: nn.Layer) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs):
+        return self.network(*inputs)
+
+
+class _Unlisted(nn.Layer):
+    """A Program that takes one list, called with its entries: ``to_static`` knows no ``*inputs``."""
+
+    def __init__(self, listed: nn.Layer) -> None:
+        super().__init__()
+        self.listed = listed
+
+    def forward(self, *inputs):
+        return self.listed(list(inputs))
+
+
 def compiled(network: nn.Layer) -> nn.Layer:
     """The same network, run as a Program (``--to_static=True``)."""
+    kinds = {parameter.kind for parameter in inspect.signature(network.forward).parameters.values()}
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return _Unlisted(paddle.jit.to_static(_Listed(network), full_graph=True))
     return paddle.jit.to_static(network, full_graph=True)
 
 

@@ -9,4 +9,5 @@ from tests import youtube8m
 
 def tiny(folder: Path, **overrides: dict) -> Path:
     model = {"feature_dims": [8, 4], "cluster_nums": [2, 2], "seg_num": 6}
-    return youtube8m.write_recipe(folder, "AttentionCluster", {"MODEL": model}, overrides)
+    train = {"learning_rate": 1e-4}
+    return youtube8m.write_recipe(folder, "AttentionCluster", {"MODEL": model, "TRAIN": train}, overrides)

@@ -148,8 +148,6 @@ run_demo() {
   local out=data/demo python=$environment/bin/python
   local recipe=(--model_name=TSN --config=configs/demo/tsn.yaml)
   local trained=("${recipe[@]}" "--weights=$out/checkpoints/TSN.pdparams" --log_interval=0)
-  # Paddle computes on one core unless told otherwise; a thread that waits must not keep its core busy.
-  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
   say "1/4 videos"
   "$python" data/dataset/demo/make_videos.py --out "$out/videos"
   say "2/4 training, from random weights"

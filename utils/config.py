@@ -25,6 +25,7 @@ Sections = dict[str, dict[str, Any]]
 # Keys of the 2019 files that nothing reads any more: accepted, without effect, and why.
 RETIRED = {
     "buf_size": "the loader prefetches a few batches a worker",
+    "pretrain_base": "--pretrain says what training starts from; 2019 did not read it either",
     "num_trainers": "the launcher says how many processes run",
     "trainer_id": "the launcher says which process this is",
 }

@@ -23,9 +23,22 @@ DEFAULT = {
     "image_mpeg4_mean": 0.05,
 }
 
-# What is wider for one model, and why.
-BY_MODEL: dict[str, dict[str, float]] = {}
+# What is wider for one model, and why. "loss@2" is the loss of the second training step.
+BY_MODEL: dict[str, dict[str, float]] = {
+    "STNET": {
+        # In float64 the same network is 1.1e-5 off the recorded values: that is 2019's rounding.
+        "forward": 1e-4,
+        # Weights multiplied by 1 + 1e-6 * noise, four draws: the loss moves by up to 3e-3 at step 2 and
+        # by 15 % at step 3. Step 1, and the parameters after it, are held to the usual limits.
+        "loss@2": 5e-3,
+        "loss@3": 0.2,
+        "forward_in_training@2": 2e-2,
+        "forward_in_training@3": 0.5,
+        "parameter@3": 2e-2,
+    },
+}
 
 
-def tolerance(model: str, check: str) -> float:
-    return BY_MODEL.get(model.upper(), {}).get(check, DEFAULT[check])
+def tolerance(model: str, check: str, step: int = 0) -> float:
+    own = BY_MODEL.get(model.upper(), {})
+    return own.get(f"{check}@{step}", own.get(check, DEFAULT[check]))

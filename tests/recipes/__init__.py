@@ -7,8 +7,10 @@ that trains in a second or two on one core, and returns the YAML. ``overrides`` 
 
 from __future__ import annotations
 
-from tests.recipes import tsn
+from tests.recipes import stnet, tsm, tsn
 
 TINY = {
     "TSN": tsn.tiny,
+    "TSM": tsm.tiny,
+    "STNET": stnet.tiny,
 }

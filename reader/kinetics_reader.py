@@ -66,9 +66,12 @@ class KineticsReader(Dataset):
 
     @staticmethod
     def example(config: KineticsReader.Config) -> dict[str, np.ndarray]:
-        """A batch of one sample of zeros: the shapes and types that the network is given."""
+        """A batch of one sample of zeros: the shapes and types that network and loss are given."""
         side = config.target_size
-        return {"image": np.zeros((1, config.seg_num, 3 * config.seglen, side, side), np.float32)}
+        return {
+            "image": np.zeros((1, config.seg_num, 3 * config.seglen, side, side), np.float32),
+            "label": np.zeros((1, 1), np.int64),
+        }
 
     def __len__(self) -> int:
         return len(self.lines)

@@ -5,7 +5,8 @@
 Each case (network, path, threads) runs in a process of its own, so that its peak memory is its own, on one
 batch of made-up input at the recipe's size. Times are medians with the range over several runs; ratios are
 to eager of the same network and threads, or for ``train step`` to itself at the first number of threads.
-The oneDNN predictor is compared with eager first. Tables are printed; the JSON says everything.
+The oneDNN predictor is first compared with eager, as in eval.py; its peak memory is that of both. Tables are
+printed; the JSON says everything.
 
 A training step is forward, loss, backward and update. Where a reader's ``example`` holds no targets, the
 sum of the outputs' squares stands in for the loss; the table says so.
@@ -219,7 +220,9 @@ def _train_step(
 
 def report(spec: ModelSpec, records: list[dict[str, Any]]) -> None:
     """One table: a line a case."""
-    print(f"\n{spec.name}, {records[0]['recipe']}")
+    shapes = {name: shape for record in records[:1] for name, shape in record.get("input", {}).items()}
+    sizes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+    print(f"\n{spec.name}: {sizes}")
     if spec.cpu_path != "onednn":
         print(f"  no oneDNN predictor: {spec.cpu_path_reason}")
     print(f"  {'':17} threads  batch       ms  (range)            ratio  peak MB")

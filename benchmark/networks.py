@@ -5,6 +5,7 @@
 Each case (network, path, threads) runs in a process of its own, so that its peak memory is its own, on one
 batch of made-up input at the recipe's size. Times are medians with the range over several runs; ratios are
 to eager of the same network and threads, or for ``train step`` to itself at the first number of threads.
+CPU time, of all threads together, is what counts where other programs share the cores.
 The oneDNN predictor is first compared with eager, as in eval.py; its peak memory is that of both. Tables are
 printed; the JSON says everything.
 
@@ -130,26 +131,32 @@ def measure(
     merge_overrides(sections, override)
     prepare = _train_step if path == TRAIN else _inference
     run, batch, note = prepare(spec, sections, recipe, path, batch_size)
-    milliseconds = timed(run, runs, max_seconds)
+    milliseconds, cpu_milliseconds = timed(run, runs, max_seconds)
     return {
         "milliseconds": milliseconds,
         "median": statistics.median(milliseconds),
+        "cpu_median": statistics.median(cpu_milliseconds),
         "peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "input": {name: list(batch[name].shape) for name in spec.inputs},
         "note": note,
     }
 
 
-def timed(run: Callable[[], Any], runs: int, max_seconds: float) -> list[float]:
-    """Milliseconds of each of ``runs`` calls after the first, of as many as begin within the time."""
+def timed(run: Callable[[], Any], runs: int, max_seconds: float) -> tuple[list[float], list[float]]:
+    """Milliseconds, by the clock and of CPU, of each of ``runs`` calls after the first.
+
+    Of as many as begin within ``max_seconds``, but of one at least.
+    """
     begun = time.perf_counter()
     run()
     milliseconds: list[float] = []
+    cpu_milliseconds: list[float] = []
     while not milliseconds or (len(milliseconds) < runs and time.perf_counter() - begun < max_seconds):
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         run()
         milliseconds.append(1000 * (time.perf_counter() - started))
-    return milliseconds
+        cpu_milliseconds.append(1000 * (time.process_time() - used))
+    return milliseconds, cpu_milliseconds
 
 
 def _batch(spec: ModelSpec, sections: Sections, mode: str, recipe: str, size: int) -> dict[str, Any]:
@@ -225,7 +232,7 @@ def report(spec: ModelSpec, records: list[dict[str, Any]]) -> None:
     print(f"\n{spec.name}: {sizes}")
     if spec.cpu_path != "onednn":
         print(f"  no oneDNN predictor: {spec.cpu_path_reason}")
-    print(f"  {'':17} threads  batch       ms  (range)            ratio  peak MB")
+    print(f"  {'':17} threads  batch       ms  (range)            ratio   CPU ms  peak MB")
     for record in records:
         line = f"  {record['path']:17} {record['threads']:7} {record['batch_size']:6}"
         if "error" in record:
@@ -236,7 +243,7 @@ def report(spec: ModelSpec, records: list[dict[str, Any]]) -> None:
         record["ratio"] = ratio(record, records)
         print(
             f"{line} {record['median']:8.1f}  {span:18} {record['ratio'] or 0:5.2f}"
-            f"  {record['peak_megabytes']:7.0f}  {record['note']}"
+            f" {record['cpu_median']:8.1f}  {record['peak_megabytes']:7.0f}  {record['note']}"
         )
 
 

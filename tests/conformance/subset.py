@@ -25,17 +25,26 @@ KEPT = {
             *("small_infer_b2", "small_valid_b2", "small_test_b2", "small_valid_ignore"),
             *("small_train3", "small_infer_seglen2", "lr", "lr2"),
         ),
+        "TSM": ("small_infer_seg4", "small_test_b2", "small_train3_dropout", "lr"),
+        "STNET": ("small_infer_b2", "small_test_b2", "lr"),
     },
     "checkpoints": {
-        "TSN": ("info.json", "values.npz", "ResNet50_partial", "pretrain_TSN.json", "pretrain_TSN.npz"),
+        "TSN": (
+            *("info.json", "values.npz", "ResNet50_partial", "pretrain_TSN.json", "pretrain_TSN.npz"),
+            *("pretrain_STNET.json", "pretrain_STNET.npz"),
+        ),
         "TALL": None,  # everything
         "BSNPEM": None,
     },
     "readers": (
         *("tsn_mp4_infer", "tsn_mp4_test_seg7", "tsn_mp4_bad", "tsn_mp4_infer_video_path_bad"),
         *("tsn_pkl_infer", "tsn_pkl_test_seg7", "tsn_pkl_bad", "tsn_filelist_missing"),
+        "stnet_mp4_test_seg25",
     ),
-    "metrics": ("kinetics_infer", "kinetics_lt5classes", "kinetics_tsn_train", "kinetics_tsn_valid"),
+    "metrics": (
+        *("kinetics_infer", "kinetics_lt5classes", "kinetics_tsn_train", "kinetics_tsn_valid"),
+        *("kinetics_tsm_test", "kinetics_stnet_test"),
+    ),
     "data": ("kinetics",),
 }
 LEFT_BEHIND = ("real_", "pkl/gen_fast", "pkl/gen_odd")  # real clips, and what is large

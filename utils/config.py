@@ -25,13 +25,13 @@ Sections = dict[str, dict[str, Any]]
 # Keys of the 2019 files that nothing reads any more: accepted, without effect, and why.
 RETIRED = {
     "buf_size": "the loader prefetches a few batches a worker",
+    "pretrain_base": "--pretrain says what training starts from; 2019 did not read it either",
     "num_trainers": "the launcher says how many processes run",
     "trainer_id": "the launcher says which process this is",
     "feature_num": "feature_names says how many there are",
     "dataset": "the lists say what is read",
     "bone_network": "2019 did not read it either",
     "bone_nework": "2019 did not read it either",
-    "pretrain_base": "2019 did not read it either; see --pretrain",
     "UNIQUE": "2019 did not read it either",
     "gradient_clip_norm": "2019 never applied it",
 }

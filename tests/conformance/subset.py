@@ -33,9 +33,14 @@ KEPT = {
             "lr",
         ),
         "NEXTVLAD": ("small_infer_b3", "small_valid_b3", "small_train3", "small_train3_dropout", "lr"),
+        "TSM": ("small_infer_seg4", "small_test_b2", "small_train3_dropout", "lr"),
+        "STNET": ("small_infer_b2", "small_test_b2", "lr"),
     },
     "checkpoints": {
-        "TSN": ("info.json", "values.npz", "ResNet50_partial", "pretrain_TSN.json", "pretrain_TSN.npz"),
+        "TSN": (
+            *("info.json", "values.npz", "ResNet50_partial", "pretrain_TSN.json", "pretrain_TSN.npz"),
+            *("pretrain_STNET.json", "pretrain_STNET.npz"),
+        ),
         "TALL": None,  # everything
         "BSNPEM": None,
     },
@@ -43,9 +48,11 @@ KEPT = {
         *("tsn_mp4_infer", "tsn_mp4_test_seg7", "tsn_mp4_bad", "tsn_mp4_infer_video_path_bad"),
         *("tsn_pkl_infer", "tsn_pkl_test_seg7", "tsn_pkl_bad", "tsn_filelist_missing"),
         *("attentioncluster_audio_short", "attentioncluster_test", "nextvlad_infer"),
+        "stnet_mp4_test_seg25",
     ),
     "metrics": (
         *("kinetics_infer", "kinetics_lt5classes", "kinetics_tsn_train", "kinetics_tsn_valid"),
+        *("kinetics_tsm_test", "kinetics_stnet_test"),
         *("y8m_attentioncluster_test_top20", "y8m_infer", "y8m_nextvlad_valid_top20_ties"),
     ),
     "data": ("kinetics", "youtube8m"),

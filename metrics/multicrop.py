@@ -198,8 +198,8 @@ def read_videos(file: str) -> list[tuple[str, int]]:
         raise ConfigError(f"{file}: cannot read the labels of the videos: {error}") from error
     videos = []
     for number, line in enumerate(lines, 1):
-        path, _, label = line.rpartition(" ")
-        if not path or not label.isdigit():
+        parts = line.rsplit(None, 1)
+        if len(parts) != 2 or not parts[1].isdigit():
             raise ConfigError(f"{file}:{number}: expected 'path label', got {line!r}")
-        videos.append((path, int(label)))
+        videos.append((parts[0], int(parts[1])))
     return videos

@@ -37,7 +37,7 @@ class Clip:
 
 
 class NonLocalReader(Dataset):
-    """Samples: ``image`` (3, T, H, W) float32, (RGB - mean) / std of grey levels 0 .. 255; ``video``, the path.
+    """Samples: ``image`` (3, T, H, W) float32, (RGB - mean) / std of grey levels; ``video``, the path.
 
     In TRAIN and VALID also ``label`` (1,) int64; in TEST and INFER, where a sample is one clip,
     ``video_index`` (1,) int64 and ``clip`` (1,) int64, its number among the clips of its video.

@@ -127,10 +127,7 @@ def _compare_final(
         return
     if mode == "INFER":
         recorded = [
-            (kind, value, name, probability)
-            for kind, value, name, probability in re.findall(
-                PREDICTED, text
-            )
+            (kind, value, name, probability) for kind, value, name, probability in re.findall(PREDICTED, text)
         ]
         lines = "\n".join(metric.describe(record) for record in predictions)
         ours = re.findall(PREDICTED, lines)

@@ -13,7 +13,6 @@ from tests.conformance.tolerances import ZERO_GRADIENT, tolerance
 from utils import build, optimizer
 from utils.config import resolve
 
-
 FEEDS = {"data": "image"}  # name in 2019 -> ours
 
 

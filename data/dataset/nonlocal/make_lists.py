@@ -32,9 +32,7 @@ def main(argv: list[str]) -> int:
     flags = parser(__doc__)
     flags.add_argument("--list", required=True, help="list of videos: path label")
     flags.add_argument("--out", required=True, help="list of clips to write")
-    flags.add_argument(
-        "--starts", type=cli.natural, default=10, help="starting points a video (default: 10)"
-    )
+    flags.add_argument("--starts", type=cli.natural, default=10, help="starting points a video (default: 10)")
     flags.add_argument("--crops", type=int, choices=(1, 3, 6), default=3, help="crops (default: 3)")
     args = flags.parse_args(argv)
     if args.starts < 1:

@@ -59,6 +59,8 @@ class Pictures:
     def __call__(self, index: int, record: dict[str, Any], batch: dict[str, Any], place: int) -> None:
         from matplotlib.figure import Figure
 
+        if hasattr(self.metric, "wants_picture") and not self.metric.wants_picture(record):
+            return
         try:
             name = f"pictures/{index:05d}_{safe_stem(record['video'])}.png"
             figure = Figure(dpi=100, facecolor="white")

@@ -7,12 +7,13 @@ that trains in a second or two on one core, and returns the YAML. ``overrides`` 
 
 from __future__ import annotations
 
-from tests.recipes import attention_cluster, nextvlad, stnet, tsm, tsn
+from tests.recipes import attention_cluster, nextvlad, nonlocal_net, stnet, tsm, tsn
 
 TINY = {
     "TSN": tsn.tiny,
     "TSM": tsm.tiny,
     "STNET": stnet.tiny,
+    "NONLOCAL": nonlocal_net.tiny,
     "AttentionCluster": attention_cluster.tiny,
     "NEXTVLAD": nextvlad.tiny,
 }

@@ -56,7 +56,7 @@ def train(args, spec, sections, run: RunConfig) -> int:
     validate = validation(args, spec, sections) if args.valid_interval else None
     network = build.network(spec, sections, "TRAIN", file, seed)
     solver = build.solver(spec, sections, file)
-    called = program.compiled(network) if args.to_static else network
+    called = program.compiled(network, spec) if args.to_static else network
     updates = solver.build(network.parameters())
     called = device.data_parallel(called)
     failure_limit = max(10, int(run.max_failed_fraction * len(reader)))

@@ -61,7 +61,7 @@ def measure(args: argparse.Namespace) -> int:
     for _ in range(args.runs):
         for name in ("eager", "oneDNN predictor"):
             seconds[name].append(timed(paths[name], batch))
-    paths["compiled Program"] = program.eager(program.compiled(network), spec, spec.evaluated)
+    paths["compiled Program"] = program.eager(program.compiled(network, spec), spec, spec.evaluated)
     paths["compiled Program"](batch)
     for _ in range(args.runs):
         seconds["compiled Program"].append(timed(paths["compiled Program"], batch))

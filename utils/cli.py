@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from utils import build
 from utils.config import RunConfig, Sections, check_keys, load_yaml, merge_flags, merge_overrides
 from utils.errors import ConfigError, Interrupted, ZooError
 from utils.registry import ModelSpec, find
@@ -151,6 +152,7 @@ def recipe(
         merge_flags(sections, section, values)
     merge_overrides(sections, [item for group in args.override for item in group])
     check_keys(sections, [RunConfig, *spec.configs()], file)
+    spec = build.row(spec, sections, next(iter(flags)), file)
     args.config, args.model_name = file, spec.name
     args.given_save_dir = args.save_dir
     args.save_dir = args.save_dir or args.default_save_dir

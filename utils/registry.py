@@ -27,7 +27,9 @@ class ModelSpec:
     reader: str
     metric: str
     solver: str  # optimizer and learning-rate schedule
-    inputs: tuple[str, ...]  # batch fields that forward takes
+    # Batch fields that forward takes; the network's ``input_names(config)``, if it has them, replace these.
+    # ``<name>_length`` (N,) among them says that ``<name>`` (N, T, …) is padded to the longest of the batch.
+    inputs: tuple[str, ...]
     outputs: tuple[str, ...]  # entries of forward's dict that inference gives
     targets: tuple[str, ...]  # batch fields that only the loss and the metric need
     losses: tuple[str, ...] = ("loss",)

@@ -153,7 +153,7 @@ def _parameter_gradients(
 
 
 class _Recurrence(PyLayer):
-    """Rows of all steps, ``running[t]`` of them for step t: gates' inputs ``(S, 4H)`` to hidden ``(S, H)``."""
+    """Gates' inputs ``(S, 4H)``, ``running[t]`` rows of them for step t, to hidden ``(S, H)``."""
 
     @staticmethod
     def forward(ctx, gates: Tensor, weight: Tensor, peepholes: Tensor, running: list[int]) -> Tensor:
@@ -219,7 +219,7 @@ def _loop(gates: Tensor, weight: Tensor, peepholes: Tensor) -> tuple[Tensor, Ten
         a, i, f, o, cell, squashed = _step(here + paddle.matmul(hidden, weight), cell, peepholes)
         hidden = o * squashed
         values = (hidden, cell, paddle.concat([a, i, f, o], axis=1))
-        arrays = [paddle.tensor.array_write(v, t, array) for v, array in zip(values, arrays)]
+        arrays = [paddle.tensor.array_write(value, t, arrays[i]) for i, value in enumerate(values)]
         return [t + 1, hidden, cell, *arrays]
 
     start = paddle.zeros([1], dtype=num_steps.dtype)
@@ -247,8 +247,9 @@ class _ProgramRecurrence(PyLayer):
         last = paddle.shape(gates)[0:1].astype("int64") - 1
 
         def body(k, d_hidden, d_cell, array):
-            at = [paddle.gather(value, last - k).squeeze(0) for value in (d_output, cell_before, gates, cell, squashed)]
-            d_here, before, activated, *rest = at
+            all_steps = (d_output, cell_before, gates, cell, squashed)
+            here = [paddle.gather(value, last - k).squeeze(0) for value in all_steps]
+            d_here, before, activated, *rest = here
             step = (*paddle.split(activated, 4, axis=1), *rest)
             d_step, d_cell = _step_back(d_hidden + d_here, d_cell, before, step, peepholes)
             array = paddle.tensor.array_write(d_step, k, array)

@@ -80,7 +80,7 @@ def train(args, spec, sections, run: RunConfig) -> int:
         rate = trainer.optimizer.get_lr()
         logger.info(f"------- epoch {trainer.epoch}, learning rate {rate:g}, step {trainer.step} -------")
         reader.set_epoch(trainer.epoch)
-        order = loader.training_order(len(reader), seed, trainer.epoch)
+        order = loader.epoch_order(reader, seed, trainer.epoch)
         share = (device.rank(), device.world_size(), trainer.iteration)
         batches = loader.Loader(reader, loader.training_batches(order, run.batch_size, *share), workers)
         with engine.stop_signals() as stopped:
@@ -103,7 +103,7 @@ def train(args, spec, sections, run: RunConfig) -> int:
 
 def profile_run(args, trainer, reader, metric, run: RunConfig, workers: int) -> int:
     """A few profiled steps; like 2019, it writes no checkpoint."""
-    order = loader.training_order(len(reader), trainer.seed, 0)
+    order = loader.epoch_order(reader, trainer.seed, 0)
     batches = loader.training_batches(order, run.batch_size, device.rank(), device.world_size())
     wanted = args.log_interval + profile.STEPS
     if len(batches) < wanted:

@@ -8,6 +8,8 @@
 Optional:
 
 - ``draw(figure, record, sample)``: the picture of a record on an empty matplotlib Figure;
+- ``running() -> {name: float}``: for the log's line of a batch, where ``result`` is costly or means little
+  before the end;
 - ``combine(records) -> records``: after prediction, in list order, where several samples make one record
   (the clips of a video); a sample that failed is ``{"video", "error"}``;
 - ``write_results(save_dir, records=None) -> [path]``: the result files of 2019. ``save_dir`` is None

@@ -75,7 +75,7 @@ class AttentionLSTM(nn.Layer):
     projection_bias: ClassVar[bool] = True
 
     @staticmethod
-    def input_names(config: AttentionLSTM.Config) -> tuple[str, ...]:
+    def inputs(config: AttentionLSTM.Config) -> tuple[str, ...]:
         """What ``forward`` takes: each feature and its lengths."""
         return tuple(field for name in config.feature_names for field in (name, f"{name}_length"))
 

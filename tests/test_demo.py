@@ -15,7 +15,7 @@ import pytest
 
 from data.dataset.demo import make_videos, report
 from data.dataset.demo.make_videos import CLIPS, KINDS, NAMES, draw, make
-from metrics.topk import read_names
+from metrics.labels import read_names
 from models import ZOO
 from reader.common import decode, filelist
 from tests.conftest import ROOT

@@ -15,9 +15,9 @@ from utils.registry import ModelSpec
 def row(spec: ModelSpec, sections: Sections, mode: str, file: str) -> ModelSpec:
     """``spec`` with the inputs that this recipe's network takes, where they depend on the recipe."""
     part = spec.part("network")
-    if not hasattr(part, "input_names"):
+    if not hasattr(part, "inputs"):
         return spec
-    return replace(spec, inputs=part.input_names(network_config(spec, sections, mode, file)))
+    return replace(spec, inputs=part.inputs(network_config(spec, sections, mode, file)))
 
 
 def network(spec: ModelSpec, sections: Sections, mode: str, file: str, seed: int = 0) -> paddle.nn.Layer:

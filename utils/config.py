@@ -27,6 +27,13 @@ RETIRED = {
     "buf_size": "the loader prefetches a few batches a worker",
     "num_trainers": "the launcher says how many processes run",
     "trainer_id": "the launcher says which process this is",
+    "feature_num": "feature_names says how many there are",
+    "dataset": "the lists say what is read",
+    "bone_network": "2019 did not read it either",
+    "bone_nework": "2019 did not read it either",
+    "pretrain_base": "2019 did not read it either; see --pretrain",
+    "UNIQUE": "2019 did not read it either",
+    "gradient_clip_norm": "2019 never applied it",
 }
 
 

@@ -82,7 +82,8 @@ def _input_specs(spec: ModelSpec, examples: Sequence[Any]) -> list[InputSpec]:
 def export(
     network: nn.Layer, spec: ModelSpec, names: tuple[str, ...], example: dict[str, np.ndarray], prefix: str
 ) -> list[str]:
-    """Write the inference Program beside ``prefix``; it gives ``names``, and its batch axis is free.
+    """Write the inference Program beside ``prefix``; it gives ``names``. The batch axis is free, and so is
+    the time axis of an input ``x`` beside an ``x_length``.
 
     ``example`` shows the shape and type of each of ``spec.inputs``. Returns the files written: the
     Program (``.json``; ``.pdmodel`` with Paddle 2) and its parameters (``.pdiparams``).

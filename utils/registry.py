@@ -19,6 +19,10 @@ class ModelSpec:
     ``forward`` takes ``inputs`` by name and returns a dict that holds ``outputs``; ``loss(outputs,
     batch)`` returns a dict whose first entry is ``"loss"``. ``losses + outputs + targets`` is the
     order of the 2019 fetch list.
+
+    Where the recipe decides what is fed (``MODEL.feature_names``), the network has ``inputs(config)``; then
+    ``inputs`` here is what its default recipe gives. An input ``x`` beside an input ``x_length`` is ragged:
+    ``(N, longest, …)``, padded with zeros, and its second axis is free, too.
     """
 
     name: str  # spelling used in file names: TSN.pdparams
@@ -27,9 +31,7 @@ class ModelSpec:
     reader: str
     metric: str
     solver: str  # optimizer and learning-rate schedule
-    # Batch fields that forward takes; the network's ``input_names(config)``, if it has them, replace these.
-    # ``<name>_length`` (N,) among them says that ``<name>`` (N, T, …) is padded to the longest of the batch.
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # batch fields that forward takes
     outputs: tuple[str, ...]  # entries of forward's dict that inference gives
     targets: tuple[str, ...]  # batch fields that only the loss and the metric need
     losses: tuple[str, ...] = ("loss",)

@@ -84,20 +84,22 @@ def read_folders(file: str, num_classes: int | None) -> list[Line]:
     return lines
 
 
-def expand(video_path: str) -> list[Line]:
-    """The videos that ``--video_path`` means: a file, every video below a folder, or a glob; sorted.
+def expand(video_path: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES, called: str = "video") -> list[Line]:
+    """What ``--video_path`` means: a file, every video below a folder, or a glob; sorted.
 
     Raises DataError where there is none.
     """
     path = Path(video_path)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
     elif path.is_file():
         return [Line(video_path, None, "--video_path")]
     else:
         found = [Path(name) for name in sorted(glob.glob(video_path, recursive=True)) if Path(name).is_file()]
     if not found:
-        raise DataError(f"--video_path={video_path}: no such video, folder with videos, or matching file")
+        raise DataError(
+            f"--video_path={video_path}: no such {called}, folder with {called}s, or matching file"
+        )
     return [Line(str(file), None, "--video_path") for file in found]
 
 

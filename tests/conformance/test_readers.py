@@ -6,6 +6,7 @@ sample and names the failures. So its samples, without the failures, must begin 
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conformance.cases import Case, read_json, sections_of
+from tests.conformance.cases import Case, assert_close, read_json, sections_of
 from tests.conformance.tolerances import tolerance
 from utils import build
 from utils.errors import ZooError
@@ -23,12 +24,23 @@ from utils.loader import training_order
 ONLY_WE_REFUSE = ("corrupt_truncated_faststart.mp4",)
 
 
+# Where 2019 failed and we do not: the beginning of its error, and why we read these files.
+FIXED = {
+    "IndexError: index": "each stream is sampled by its own length",
+    "KeyError: b'nframes'": "pickles of Python 3 have the same keys as text",
+}
+
+
 def test_reader(readers_case: Case, conformance_dir, monkeypatch: pytest.MonkeyPatch) -> None:
     case = readers_case
     described = read_json(case.folder / f"{case.name}.json")
     monkeypatch.chdir(conformance_dir / "io" / "data")
     sections, file = sections_of(described)
     mode = described["mode"].upper()
+    if described.get("error", "").startswith(tuple(FIXED)):
+        reader = build.reader(case.spec, sections, mode, file)
+        assert all(reader[i]["video"] for i in range(len(reader)))
+        return
     if "error" in described:  # 2019 failed; so do we, with a message for the user
         with pytest.raises(ZooError):
             reader = build.reader(case.spec, sections, mode, file)
@@ -42,7 +54,9 @@ def test_reader(readers_case: Case, conformance_dir, monkeypatch: pytest.MonkeyP
     for batch in described["batches"]:
         assert batch["size"] == size
         for recorded in batch["samples"]:
-            sample = next(samples)
+            epoch, sample = next(samples)
+            while epoch < batch["epoch"]:  # 2019 dropped the end of an epoch
+                epoch, sample = next(samples)
             if sample is not None:
                 _compare(case, sample, recorded, arrays, mode)
     left = sum(1 for _ in samples)
@@ -50,36 +64,61 @@ def test_reader(readers_case: Case, conformance_dir, monkeypatch: pytest.MonkeyP
         assert left < size * described["epochs"], "samples beyond what 2019 dropped as partial batches"
 
 
-def _samples(reader: Any, described: dict, shard: tuple[int, int], keys: dict) -> Iterator[dict | None]:
-    """Samples in 2019's order: its list order, its random stream, its padded shards.
+def _samples(
+    reader: Any, described: dict, shard: tuple[int, int], keys: dict
+) -> Iterator[tuple[int, dict | None]]:
+    """Epoch and sample, in 2019's order: its list order, its random stream, its padded shards.
 
     What 2019 could not read, we cannot either; None for what only we refuse.
     """
     log = " ".join(line[2] for line in described["log"])
     seed = 0 if keys.get("fix_random_seed") else described["seed"]
-    if reader.mode == "TRAIN":
+    draws_rows = any(call[0].startswith("np.") for call in described.get("random_calls", []))
+    if draws_rows:  # 2019 sampled rows of features at random in every mode
+        reader.shared_rng = np.random.RandomState(seed)
+    elif reader.mode == "TRAIN":
         reader.shared_rng = random.Random(seed)
+    orders = _orders(reader, seed)
     for epoch in range(described["epochs"]):
-        order = list(range(len(reader)))
-        if reader.mode == "TRAIN":
-            order = training_order(len(reader), 0, epoch)
+        order = next(orders)
         rank, world = shard
         order += order[: -len(order) % world]
         for index in order[rank::world]:
             path = reader.describe(index)
             try:
-                yield reader[index]
+                yield epoch, reader[index]
             except ZooError:
                 if path not in log:
                     assert path.endswith(ONLY_WE_REFUSE), path
-                    yield None
+                    yield epoch, None
             else:
                 assert path not in log, f"2019 could not read {path}"
 
 
+def _orders(reader: Any, seed: int) -> Iterator[list[int]]:
+    """The order of each epoch in 2019."""
+    if reader.mode != "TRAIN":
+        while True:
+            yield list(range(len(reader)))
+    if not hasattr(reader, "training_order"):
+        for epoch in itertools.count():
+            yield training_order(len(reader), 0, epoch)
+    rng = random.Random(seed)  # 2019 shuffled shards once, and the records of a shard each time it was read
+    shards = list(range(len(reader.files.lines)))
+    rng.shuffle(shards)
+    while True:
+        order: list[int] = []
+        for shard in shards:
+            records = list(reader.files.records_of(shard))
+            rng.shuffle(records)
+            order += records
+        yield order
+
+
 def _compare(case: Case, sample: dict, recorded: list[dict], arrays: Any, mode: str) -> None:
     limit = lambda check: tolerance(case.spec.name, check)  # noqa: E731
-    fields = case.spec.inputs + (case.spec.targets if mode != "INFER" else ("video_id",))
+    fields = tuple(name for name in case.spec.inputs if not name.endswith("_length"))
+    fields += case.spec.targets if mode != "INFER" else ("video_id",)
     video = sample["video"]
     for name, field in zip(fields, recorded, strict=True):
         if field["t"] != "ndarray":
@@ -89,6 +128,11 @@ def _compare(case: Case, sample: dict, recorded: list[dict], arrays: Any, mode: 
             assert str(value) == str(expected), f"{video}: {name}"
             continue
         value, stride = sample[name], field.get("stride", 1)
+        if field["dtype"] == "float64":  # features and labels: fed as float32, or as bytes
+            assert list(value.shape) == field["shape"] and value.dtype in (np.float32, np.uint8), video
+            flat = value.reshape(-1)[::stride]
+            assert_close(flat, arrays[field["key"]].reshape(-1), limit("feature"), f"{video}: {name}")
+            continue
         assert list(value.shape) == field["shape"] and str(value.dtype) == field["dtype"], f"{video}: {name}"
         expected = arrays[field["key"]].reshape(-1)
         error = np.abs(value.reshape(-1)[::stride].astype(np.float64) - expected)

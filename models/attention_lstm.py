@@ -20,6 +20,7 @@ from models.common.layers import linear
 from models.common.lstm import PeepholeLSTM, inside_mask
 from utils import device, optimizer
 from utils.config import Config, key
+from utils.errors import ConfigError
 
 
 class StreamNames(NamedTuple):
@@ -69,9 +70,9 @@ class AttentionLSTM(nn.Layer):
         embedding_size: int = key(512, "MODEL", gt=0)  # E
         lstm_size: int = key(1024, "MODEL", gt=0)  # H
         drop_rate: float = key(0.5, "MODEL", ge=0, lt=1)
+        classifier_sizes: list[PositiveInt] = key([8192, 4096], "MODEL", min_length=2, max_length=2)
         num_classes: int = key(3862, gt=0)  # K
 
-    HIDDEN = (8192, 4096)  # of the classifier
     projection_bias: ClassVar[bool] = True
 
     @staticmethod
@@ -95,11 +96,15 @@ class AttentionLSTM(nn.Layer):
     def __init__(self, config: AttentionLSTM.Config) -> None:
         super().__init__()
         features, lstm = config.feature_names, config.lstm_size
+        if len(features) != len(config.feature_dims):
+            raise ConfigError(
+                f"MODEL.feature_names has {len(features)} entries, feature_dims {len(config.feature_dims)}"
+            )
         self.streams = nn.LayerList(
             Stream(size, config.embedding_size, lstm, config.drop_rate, names, self.projection_bias)
             for size, names in zip(config.feature_dims, self.stream_names(features), strict=True)
         )
-        sizes = (2 * lstm * len(features), *self.HIDDEN, config.num_classes)
+        sizes = (2 * lstm * len(features), *config.classifier_sizes, config.num_classes)
         names = self.head_names(features)
         self.fc1, self.fc2, self.output = (linear(sizes[i], sizes[i + 1], names[i]) for i in range(3))
 

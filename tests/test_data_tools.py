@@ -97,8 +97,13 @@ def test_a_folder_a_class_becomes_lists_that_train(tmp_path, capsys):
 
     command = next(line for line in captured.out.splitlines() if "train.py" in line)
     args = cli.train_parser(ZOO).parse_args(shlex.split(command)[2:])
-    spec, sections = cli.recipe(args, ZOO, {"TRAIN": {"batch_size": args.batch_size}})
-    assert sections["TRAIN"]["total_videos"] == 12 and args.batch_size == 12
+    spec, sections = cli.recipe(args, ZOO, {})
+    train = sections["TRAIN"]
+    assert (spec.name, train["total_videos"], train["batch_size"], train["learning_rate"]) == (
+        *("TSN", 12, 12),
+        0.000469,  # 0.01 * 12 / 256
+    )
+    assert (sections["MODEL"]["num_classes"], sections["MODEL"]["topk"]) == (3, 3)
     for mode, count in (("TRAIN", 12), ("VALID", 3), ("TEST", 2)):
         reader = KineticsReader(resolve(spec.part("reader").Config, sections, mode, args.config), mode)
         assert len(reader) == count
@@ -166,6 +171,13 @@ def test_folders_without_classes_are_named(tmp_path):
         make_lists.main(["--videos", str(tmp_path), "--out", str(tmp_path)])
     with pytest.raises(ConfigError, match="more than everything"):
         make_lists.main(["--videos", str(tmp_path), "--out", str(tmp_path), "--val=0.6", "--test=0.6"])
+    (tmp_path / "v" / "run").mkdir(parents=True)
+    synthetic.write_video(tmp_path / "v" / "run" / "a.mp4", synthetic.frames(2))
+    flags = ["--videos", str(tmp_path / "v"), "--out", str(tmp_path / "out")]
+    with pytest.raises(
+        ConfigError, match=r"bmn\.yaml: TRAIN\.total_videos is missing: take the recipe of TSN"
+    ):
+        make_lists.main([*flags, f"--recipe={ROOT / 'configs' / 'bmn.yaml'}"])
 
 
 def kinetics(folder: Path) -> list[str]:

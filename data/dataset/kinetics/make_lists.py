@@ -1,4 +1,4 @@
-"""A folder with one sub-folder a class -> train.list, val.list, test.list and labels.json.
+"""A folder with one sub-folder a class -> train.list, val.list, test.list, labels.json and a recipe.
 
     python data/dataset/kinetics/make_lists.py --videos my_videos --out data/dataset/my_videos
 
@@ -8,7 +8,10 @@
 
 Each class is divided alike, at random but always in the same way for the same videos and --seed; a video
 is in exactly one list. Videos that are divided already: run it once for each part, with the fraction 0 for
-the others and --labels=FIRST/labels.json, so that the classes keep their numbers. Prints the next commands.
+the others and --labels=FIRST/labels.json, so that the classes keep their numbers.
+
+The recipe is that of --recipe with these lists, classes and a batch for one machine: OUT/tsn.yaml. Prints the
+next commands.
 """
 
 from __future__ import annotations
@@ -26,13 +29,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # the project, fro
 from data.dataset.common import outputs
 from data.dataset.common.convert import parser
 from utils import cli
+from utils.config import load_yaml, to_yaml
 from utils.errors import ConfigError, DataError
-from utils.files import write_json
+from utils.files import write_atomic, write_json
 
 SPLITS = ("train", "val", "test")
 Lists = dict[str, list[str]]  # split -> lines
-BATCH_SIZE = 16  # of the command that is printed: fits small sets and small GPUs
-TSN_RATE = 0.01 / 256  # configs/tsn.yaml: learning rate over batch size
+BATCH_SIZE = 16  # of the recipe: fits small sets and small GPUs
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def main(argv: list[str]) -> int:
@@ -45,6 +49,11 @@ def main(argv: list[str]) -> int:
     flags.add_argument("--test", type=fraction, default=0.1, help="the same for test.list (default: 0.1)")
     flags.add_argument("--seed", type=int, default=0, help="another number divides otherwise (default: 0)")
     flags.add_argument("--labels", help="labels.json to take the numbers of the classes from")
+    flags.add_argument(
+        "--recipe",
+        default=str(ROOT / "configs" / "tsn.yaml"),
+        help="recipe to adapt, of a model that reads Kinetics (default: configs/tsn.yaml)",
+    )
     args = flags.parse_args(argv)
     train = round(1 - args.val - args.test, 9)
     if train < 0:
@@ -57,7 +66,12 @@ def main(argv: list[str]) -> int:
         for split, part in divide(name, videos, shares, args.seed).items():
             lists[split] += [f"{video} {names.index(name)}" for video in part]
     write(args.out, names, lists)
-    report(args.out, names, classes, lists)
+    recipe = None
+    if lists["train"]:
+        recipe = write_recipe(
+            args.out, args.recipe, names, {split: len(part) for split, part in lists.items()}
+        )
+    report(args.out, names, classes, lists, recipe)
     return 0
 
 
@@ -145,39 +159,53 @@ def write(out: str, names: list[str], lists: Lists) -> None:
             outputs.write_list(Path(out) / f"{split}.list", lines)
 
 
-def report(out: str, names: list[str], classes: dict[str, list[Path]], lists: Lists) -> None:
+def write_recipe(out: str, source: str, names: list[str], counts: dict[str, int]) -> Path:
+    """The recipe ``source`` for these lists, in ``out``; the learning rate follows the batch size.
+
+    Raises ConfigError where ``source`` is no recipe of a model that learns from lists of videos.
+    """
+    sections = load_yaml(source)
+    batch_size = min(BATCH_SIZE, counts["train"])
+    train = sections.get("TRAIN", {})
+    for name in ("learning_rate", "batch_size", "total_videos"):
+        if name not in train:
+            raise ConfigError(f"{source}: TRAIN.{name} is missing: take the recipe of TSN, TSM or STNET")
+    train["learning_rate"] = float(f"{train['learning_rate'] * batch_size / train['batch_size']:.3g}")
+    train["total_videos"] = counts["train"]
+    sections["MODEL"].update(format="mp4", num_classes=len(names), topk=min(5, len(names)))
+    files = {"TRAIN": "train", "VALID": "val", "TEST": "test" if counts["test"] else "val", "INFER": "test"}
+    for mode, split in files.items():
+        sections[mode]["filelist"] = str(Path(out) / f"{split}.list")
+        sections[mode]["batch_size"] = 1 if mode == "INFER" else batch_size
+    for mode in ("TEST", "INFER"):
+        sections[mode]["kinetics_labels"] = str(Path(out) / "labels.json")
+    file = Path(out) / Path(source).name
+    head = f"# {Path(source).name} for the videos of {out}, written by make_lists.py. Change what you like.\n"
+    text = (head + to_yaml(sections)).encode()
+    if file.exists() and file.read_bytes() != text:
+        warn(f"{file} exists and is kept: it may hold changes of yours. Delete it for a new one")
+    else:
+        write_atomic(file, text)
+    return file
+
+
+def report(
+    out: str, names: list[str], classes: dict[str, list[Path]], lists: Lists, recipe: Path | None
+) -> None:
     counts = sorted((len(videos), name) for name, videos in classes.items())
     print(f"num_classes: {len(names)} ({Path(out) / 'labels.json'})")
     print(f"videos: {sum(count for count, _ in counts)}", end="; ")
     print(", ".join(f"{split} {len(lines)}" for split, lines in lists.items()))
     print(f"smallest class: {counts[0][1]} ({counts[0][0]}); largest: {counts[-1][1]} ({counts[-1][0]})")
-    files = {split: str(Path(out) / f"{split}.list") for split, lines in lists.items() if lines}
+    files = [str(Path(out) / f"{split}.list") for split, lines in lists.items() if lines]
     labels = str(Path(out) / "labels.json")
-    check = ["python", "data/dataset/kinetics/check.py", "--list", *files.values(), "--format=mp4"]
+    check = ["python", "data/dataset/kinetics/check.py", "--list", *files, "--format=mp4"]
     print(f"\nCheck every video:\n  {shlex.join([*check, f'--labels={labels}'])}")
-    if "train" in files:
+    if recipe:
+        command = ["python", "train.py", f"--config={recipe}"]
+        command += [] if lists["val"] else ["--valid_interval=0"]
         print("\nTrain (add --pretrain=TSN.pdparams to start from Kinetics weights):")
-        print(f"  {train(names, files, labels)}")
-
-
-def train(names: list[str], files: dict[str, str], labels: str) -> str:
-    """The command that trains TSN on these lists."""
-    num_videos = len(Path(files["train"]).read_text(encoding="utf-8").splitlines())
-    batch_size = min(BATCH_SIZE, num_videos)
-    keys = {
-        "MODEL.format": "mp4",
-        "MODEL.num_classes": len(names),
-        "MODEL.topk": min(5, len(names)),
-        "TRAIN.filelist": files["train"],
-        "TRAIN.total_videos": num_videos,
-        "VALID.filelist": files.get("val"),
-        "TEST.filelist": files.get("test"),
-        "INFER.kinetics_labels": labels,
-    }
-    command = ["python", "train.py", "--model_name=TSN", f"--batch_size={batch_size}"]
-    command.append(f"--learning_rate={TSN_RATE * batch_size:g}")
-    command += [] if "val" in files else ["--valid_interval=0"]
-    return shlex.join([*command, "-o", *(f"{key}={value}" for key, value in keys.items() if value)])
+        print(f"  {shlex.join(command)}")
 
 
 def warn(text: str) -> None:

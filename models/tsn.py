@@ -27,6 +27,7 @@ class TSN(nn.Layer):
         frozen_bn: bool = key(False)  # batch norm keeps its stored statistics in training
 
     HEAD = ("fc_0.w_0", "fc_0.b_0")
+    segments_are_independent = True
 
     def __init__(self, config: TSN.Config) -> None:
         super().__init__()

@@ -142,9 +142,13 @@ def eager(network: nn.Layer, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
 def inference(network: nn.Layer, spec: ModelSpec, on_gpu: bool, to_static: bool) -> Infer:
     """The fastest right path for this model on this device; the log names it.
 
+    A network of several stages has an ``inference`` of its own, which puts theirs together.
+
     On CPU the oneDNN predictor, built at the first batch and compared with eager on it; where they do
     not agree to ``AGREEMENT``, or the row says so, eager.
     """
+    if hasattr(network, "inference"):
+        return network.inference(spec, on_gpu, to_static)
     if to_static:
         log.info("inference path: compiled Program")
         return eager(compiled(network, spec), spec, spec.evaluated)

@@ -14,12 +14,13 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpe
 @dataclass(frozen=True)
 class Line:
     """One entry: ``path``, the number after it (a class, or an id) and the number of frames before that,
-    None where there is none; ``where`` is file:line."""
+    None where there is none; ``labels`` are all numbers after the path; ``where`` is file:line."""
 
     path: str
     number: int | None
     where: str
     num_frames: int | None = None
+    labels: tuple[int, ...] = ()
 
 
 def read_lines(file: str) -> list[tuple[str, str]]:
@@ -58,6 +59,23 @@ def read_labelled(file: str, num_classes: int | None) -> list[Line]:
         if num_classes is not None and not 0 <= number < num_classes:
             raise DataError(f"{where}: label {number} is outside [0, {num_classes}) (MODEL.num_classes)")
         lines.append(Line(path.strip(), number, where))
+    return lines
+
+
+def read_tagged(file: str, num_classes: int | None) -> list[Line]:
+    """``path label label …`` a line; with ``num_classes`` every label is a class in [0, num_classes).
+
+    Without, any numbers may follow the path. Raises DataError with file and line.
+    """
+    lines = []
+    for where, text in read_lines(file):
+        path, numbers = text, []
+        while (parts := path.rsplit(None, 1)) and len(parts) == 2 and _integer(parts[1]) is not None:
+            path, numbers = parts[0], [_integer(parts[1]), *numbers]
+        wrong = [k for k in numbers if num_classes is not None and not 0 <= k < num_classes]
+        if wrong:
+            raise DataError(f"{where}: label {wrong[0]} is outside [0, {num_classes}) (MODEL.num_classes)")
+        lines.append(Line(path, numbers[0] if numbers else None, where, labels=tuple(numbers)))
     return lines
 
 

@@ -15,7 +15,7 @@ logger = logging.getLogger("predict")
 
 def main(argv: list[str]) -> int:
     args = cli.predict_parser(ZOO).parse_args(argv)
-    names = ("batch_size", "use_gpu", "filelist", "video_path")
+    names = ("batch_size", "use_gpu", "filelist", "video_path", "label_file")
     spec, sections = cli.recipe(args, ZOO, {"INFER": {name: getattr(args, name) for name in names}})
     merge_flags(sections, "MODEL", {"topk": args.infer_topk})
     run = resolve(RunConfig, sections, "INFER", args.config)

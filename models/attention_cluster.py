@@ -9,6 +9,7 @@ Shapes: N videos, T rows, D values a row, A attention units, K classes.
 from __future__ import annotations
 
 from math import sqrt
+from typing import ClassVar
 
 import paddle
 import paddle.nn.functional as F
@@ -20,8 +21,8 @@ from utils.config import Config, key
 from utils.errors import ConfigError
 
 
-def attribute(name: str, initializer: Initializer) -> ParamAttr:
-    return ParamAttr(name=name, initializer=initializer)
+def attribute(name: str, initializer: Initializer, trainable: bool = True) -> ParamAttr:
+    return ParamAttr(name=name, initializer=initializer, trainable=trainable)
 
 
 class AttentionUnits(nn.Layer):
@@ -30,12 +31,13 @@ class AttentionUnits(nn.Layer):
     def __init__(self, dim: int, num_units: int, name: str) -> None:
         super().__init__()
         self.num_units = num_units
-        # 2019 had a 1x1 convolution, hence the shape; the bias does not survive the softmax.
         weight, bias = Normal(0.0, sqrt(2 / dim)), Uniform(-sqrt(6 / num_units), sqrt(6 / num_units))
         shift = Normal(0.0, num_units**-0.25)
         create = self.create_parameter
+        # 2019 had a 1x1 convolution, hence the shape.
         self.weight = create([num_units, dim, 1, 1], attr=attribute(f"{name}.conv.weight", weight))
-        self.bias = create([num_units], attr=attribute(f"{name}.conv.bias", bias))
+        # It does not survive the softmax: its gradient is rounding, which Adam would make steps of.
+        self.bias = create([num_units], attr=attribute(f"{name}.conv.bias", bias, trainable=False))
         self.shift_w = create([num_units], attr=attribute(f"{name}.shift_w", shift))
         self.shift_b = create([num_units], attr=attribute(f"{name}.shift_b", shift))
 
@@ -95,7 +97,7 @@ class AttentionCluster(nn.Layer):
 
     def forward(self, *streams: Tensor) -> dict[str, Tensor]:
         """Rows ``(N, T, D)`` float32 of each stream to ``logits`` and ``probability``, both ``(N, K)``."""
-        parts = [units(x) for units, x in zip(self.units, streams, strict=True)]
+        parts = [units(streams[i]) for i, units in enumerate(self.units)]
         x = paddle.concat(parts, axis=1)  # (N, sum of A * D)
         # As in 2019: nothing is scaled up in training, everything scaled down at inference.
         x = F.dropout(x, self.drop_rate, training=self.training, mode="downscale_in_infer")
@@ -117,6 +119,8 @@ class AttentionCluster(nn.Layer):
 
 class Solver(Config):
     """Adam at a constant rate, without weight decay."""
+
+    counter_begin: ClassVar[int] = 0  # 2019's step counter after no step
 
     learning_rate: float = key(1e-3, "TRAIN", gt=0)
 

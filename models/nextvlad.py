@@ -76,10 +76,11 @@ class NeXtVLADLayer(nn.Layer):
         assigned = F.softmax(assigned, axis=-1) * gates  # (R, G, C)
         assigned = self._padded(assigned, place, num_videos, longest)  # (N, T * G, C)
         x = self._padded(x.reshape([-1, self.groups, self.size]), place, num_videos, longest)  # (N, T * G, D)
-        vlad = paddle.matmul(x, assigned, transpose_x=True)  # (N, D, C)
-        vlad = vlad - assigned.sum(axis=1, keepdim=True) * self.centres.t()
-        vlad = vlad / paddle.sqrt((vlad * vlad).sum(axis=1, keepdim=True) + 1e-12)
-        return self.norm(vlad.flatten(1))
+        vlad = paddle.matmul(assigned, x, transpose_x=True)  # (N, C, D)
+        # Not centres.t(): DataParallel averages the gradient of a transposed parameter in the wrong order.
+        vlad = vlad - assigned.sum(axis=1).unsqueeze(-1) * self.centres
+        vlad = vlad / paddle.sqrt((vlad * vlad).sum(axis=2, keepdim=True) + 1e-12)
+        return self.norm(vlad.transpose([0, 2, 1]).flatten(1))  # (N, D * C), as the weights of 2019 have it
 
     @staticmethod
     def _padded(x: Tensor, place: Tensor, num_videos: Tensor, longest: Tensor) -> Tensor:

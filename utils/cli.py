@@ -105,6 +105,7 @@ def predict_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     add("--filelist", type=optional(str), help="list of inputs; overrides INFER.filelist")
     add("--video_path", type=optional(str), help="a video, a folder of videos or a glob; overrides the list")
     add("--infer_topk", type=optional(int), help="classes a video; default: MODEL.topk")
+    add("--label_file", type=optional(str), help="names of the classes: .json, .csv, or a name a line")
     add("--visualize", action="store_true", help="also draw each prediction: <save_dir>/pictures/*.png")
     add("--log_interval", type=natural, default=1, help="log every N batches; 0 = never (default: 1)")
     _loader_flags(parser)

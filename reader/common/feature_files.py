@@ -80,10 +80,13 @@ class FeatureFiles:
     Args:
         names: the streams that a record must have.
         list_file: counts that took long to make are kept beside it; "" keeps none.
+        keep_counts: they are kept in any case.
     """
 
-    def __init__(self, lines: Sequence[Line], names: Sequence[str], list_file: str = "") -> None:
-        self.lines, self.names = list(lines), list(names)
+    def __init__(
+        self, lines: Sequence[Line], names: Sequence[str], list_file: str = "", keep_counts: bool = False
+    ) -> None:
+        self.lines, self.names, self.keep_counts = list(lines), list(names), keep_counts
         self.opened: OrderedDict[int, Any] = OrderedDict()  # the latest indices
         self.ends = list(accumulate(self._counts(list_file)))
 
@@ -103,7 +106,10 @@ class FeatureFiles:
     def read(self, index: int) -> Record:
         """Raises DataError, which begins with the file."""
         file, record = self.locate(index)
-        return self._open(file).read(record, self.names, self.describe(index))
+        shard = self._open(file)
+        if record >= len(shard):
+            raise DataError(f"{self.describe(index)}: the file changed since its records were counted")
+        return shard.read(record, self.names, self.describe(index))
 
     def records_of(self, file: int) -> range:
         return range(self.ends[file - 1] if file else 0, self.ends[file])
@@ -129,7 +135,7 @@ class FeatureFiles:
             if line.path.endswith(".npy"):
                 counts.append(1)
             elif stamp and entry and entry[:2] == stamp:
-                counts.append(entry[2])
+                counts.append(int(entry[2]))
             else:
                 try:
                     counts.append(len(self._open(i)))
@@ -141,7 +147,8 @@ class FeatureFiles:
                 noted[line.path] = [*stamp, counts[-1]]
             progress.update()
         progress.close()
-        if path and time.monotonic() - started > SLOW_SECONDS and device.rank() == 0:
+        slow = time.monotonic() - started > SLOW_SECONDS
+        if path and (slow or self.keep_counts) and device.rank() == 0:
             try:
                 files.write_json(path, noted)
             except OutputError as error:  # a folder that is only read: then they are counted every time
@@ -162,7 +169,9 @@ def _known_counts(path: Path | None) -> dict[str, list[int]]:
         known = json.loads(path.read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError):
         return {}
-    return known if isinstance(known, dict) else {}
+    if not isinstance(known, dict):
+        return {}
+    return {p: entry for p, entry in known.items() if isinstance(entry, list) and len(entry) == 3}
 
 
 # ---- kinds of files --------------------------------------------------------------------------------

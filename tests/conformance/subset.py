@@ -25,6 +25,14 @@ KEPT = {
             *("small_infer_b2", "small_valid_b2", "small_test_b2", "small_valid_ignore"),
             *("small_train3", "small_infer_seglen2", "lr", "lr2"),
         ),
+        "ATTENTIONCLUSTER": (
+            "small_infer_b2",
+            "small_valid_b3",
+            "small_train3",
+            "small_train3_dropout",
+            "lr",
+        ),
+        "NEXTVLAD": ("small_infer_b3", "small_valid_b3", "small_train3", "small_train3_dropout", "lr"),
     },
     "checkpoints": {
         "TSN": ("info.json", "values.npz", "ResNet50_partial", "pretrain_TSN.json", "pretrain_TSN.npz"),
@@ -34,9 +42,13 @@ KEPT = {
     "readers": (
         *("tsn_mp4_infer", "tsn_mp4_test_seg7", "tsn_mp4_bad", "tsn_mp4_infer_video_path_bad"),
         *("tsn_pkl_infer", "tsn_pkl_test_seg7", "tsn_pkl_bad", "tsn_filelist_missing"),
+        *("attentioncluster_audio_short", "attentioncluster_test", "nextvlad_infer"),
     ),
-    "metrics": ("kinetics_infer", "kinetics_lt5classes", "kinetics_tsn_train", "kinetics_tsn_valid"),
-    "data": ("kinetics",),
+    "metrics": (
+        *("kinetics_infer", "kinetics_lt5classes", "kinetics_tsn_train", "kinetics_tsn_valid"),
+        *("y8m_attentioncluster_test_top20", "y8m_infer", "y8m_nextvlad_valid_top20_ties"),
+    ),
+    "data": ("kinetics", "youtube8m"),
 }
 LEFT_BEHIND = ("real_", "pkl/gen_fast", "pkl/gen_odd")  # real clips, and what is large
 
@@ -73,7 +85,7 @@ def _networks(source: Path, target: Path) -> None:
         manifest = read_json(source / model / "manifest.json")
         cases = {name: manifest["cases"][name] for name in names}
         _write(target / model / "manifest.json", {**manifest, "cases": cases})
-        files = ["parameters.json"]
+        files = ["parameters.json", *(path.name for path in (source / model).glob("*.npy"))]
         for case in cases.values():
             files += [case[key] for key in ("file", "parameters_file") if key in case]
         for file in files:
@@ -106,9 +118,16 @@ def _left_behind(line: str) -> bool:
 
 
 def _reader_case(source: Path, target: Path, name: str) -> None:
-    """A case of one sample a batch, without the samples of what was left behind."""
+    """A case of one sample a batch, without the samples of what was left behind.
+
+    A case whose files hold many records each is copied as it is.
+    """
     described = read_json(source / "readers" / f"{name}.json")
-    if described.get("batches"):
+    if "youtube8m" in described["overrides"][described["mode"].upper()]["filelist"]:
+        if "npz" in described:
+            shutil.copy(source / "readers" / described["npz"], _made(target / "readers"))
+        described.pop("config", None)
+    elif described.get("batches"):
         mode = described["mode"].upper()
         keys = described["overrides"][mode]
         log = " ".join(line[2] for line in described["log"])

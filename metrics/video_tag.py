@@ -17,7 +17,7 @@ class _TagRecords:
     """Records with ``"video_id"``, the file's name; printed and written as VideoTag did."""
 
     def decode(self, outputs: dict[str, np.ndarray], batch: dict[str, Any]) -> list[dict[str, Any]]:
-        """One record a video: ``{"video", "video_id", "topk": [{"class_id", "class_name", "probability"}]}``."""
+        """One record a video: ``"video"``, ``"video_id"``, and ``"topk"`` as for other classifiers."""
         records = super().decode(outputs, batch)
         ids = batch.get("video_id", batch["video"])
         return [
@@ -36,7 +36,7 @@ class _TagRecords:
 
     def write_results(self, save_dir: str | None, records: list[dict] | None = None) -> list[Path]:
         """``result<i>.json`` for the i-th video of the list: its id, then its tags. None for a failed one."""
-        folder, written = Path(save_dir or "data/VideoTag_results"), []
+        folder, written = Path(save_dir or self.config.result_path), []
         for i, record in enumerate(records or []):
             if "error" not in record:
                 written.append(folder / f"result{i}.json")
@@ -49,6 +49,7 @@ class VideoTags(_TagRecords, YouTube8M):
 
     class Config(YouTube8M.Config):
         num_classes: int = key(3396, gt=0)
+        result_path: str = key("data/predict_results", "INFER")
         # The reader's, undone in pages; features have none.
         image_mean: list[float] = key([0.485, 0.456, 0.406], min_length=3, max_length=3)
         image_std: list[float] = key([0.229, 0.224, 0.225], min_length=3, max_length=3)
@@ -62,3 +63,6 @@ class VideoTags(_TagRecords, YouTube8M):
 
 class VideoClasses(_TagRecords, TopKAccuracy):
     """One class a video: the TSN of the first stage."""
+
+    class Config(TopKAccuracy.Config):
+        result_path: str = key("data/predict_results", "INFER")

@@ -4,6 +4,48 @@ from utils.registry import ModelSpec
 
 PADDLE_MODELS = "https://paddlemodels.bj.bcebos.com"
 
+VIDEOTAG = "https://videotag.bj.bcebos.com"
+
+# The application's TSN and AttentionLSTM: other sizes, names and files than the zoo's own.
+VIDEO_TAG = (
+    ModelSpec(
+        name="TSN",
+        title="VideoTag, stage 1: features of frames, or one class a video",
+        network="models.tsn:TSN",
+        reader="reader.kinetics_reader:KineticsReader",
+        metric="metrics.video_tag:VideoClasses",
+        solver="models.tsn:Solver",
+        inputs=("image",),
+        outputs=("probability",),
+        targets=("label",),
+        loss_inputs=("logits",),
+        config="application/video_tag/configs/tsn.yaml",
+        best="top1_acc",
+        weights="tsn.pdparams",
+        weights_urls=(f"{VIDEOTAG}/video_tag_tsn.tar",),
+        weights_folder="application/video_tag/weights",
+    ),
+    ModelSpec(
+        name="AttentionLSTM",
+        title="VideoTag, stage 2: tags from features",
+        network="models.videotag:AttentionLSTM",
+        reader="reader.feature_reader:FeatureReader",
+        metric="metrics.video_tag:VideoTags",
+        solver="models.attention_lstm:Solver",
+        inputs=("rgb", "rgb_length"),
+        outputs=("probability",),
+        targets=("label",),
+        loss_inputs=("logits",),
+        config="application/video_tag/configs/attention_lstm.yaml",
+        best="gap",
+        weights="attention_lstm.pdparams",
+        weights_urls=(f"{VIDEOTAG}/video_tag_lstm.tar",),
+        weights_folder="application/video_tag/weights",
+        cpu_path="eager",
+        cpu_path_reason="steps of a sequence are faster there",
+    ),
+)
+
 ZOO = (
     ModelSpec(
         name="TSN",
@@ -81,5 +123,20 @@ ZOO = (
         weights_urls=(f"{PADDLE_MODELS}/video_classification/AttentionLSTM.pdparams",),
         cpu_path="eager",
         cpu_path_reason="steps of a sequence are faster there",
+    ),
+    ModelSpec(
+        name="VideoTag",
+        title="TSN features of many frames, then AttentionLSTM: 3,396 tags for any video",
+        network="models.videotag:VideoTag",
+        reader="reader.video_tag_reader:TaggedVideoReader",
+        metric="metrics.video_tag:VideoTags",
+        solver="models.attention_lstm:Solver",
+        inputs=("image",),
+        outputs=("probability",),
+        targets=("label",),
+        loss_inputs=("logits",),
+        config="application/video_tag/configs/videotag.yaml",
+        best="gap",
+        weights_of=VIDEO_TAG,
     ),
 )

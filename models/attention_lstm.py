@@ -121,11 +121,12 @@ class AttentionLSTM(nn.Layer):
         """Sigmoid cross entropy in nats against ``label`` ``(N, K)``, 0 or 1, summed over N and K.
 
         In training times the number of processes, whose gradients are averaged: a sum over the total
-        batch, as in 2019, whatever that is split into.
+        batch, as in 2019, whatever that is split into. ``video_loss`` is the mean over N, to be reported.
         """
         label = batch["label"].astype(outputs["logits"].dtype)
         total = F.binary_cross_entropy_with_logits(outputs["logits"], label, reduction="sum")
-        return {"loss": total * device.world_size() if self.training else total}
+        loss = total * device.world_size() if self.training else total
+        return {"loss": loss, "video_loss": total / label.shape[0]}
 
     def adapt_pretrained(self, state: dict) -> dict:
         """All of it; a classifier of other classes does not fit and is trained anew."""

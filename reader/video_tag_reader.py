@@ -15,7 +15,7 @@ class TaggedVideoReader(KineticsReader):
     """As ``KineticsReader`` for lists ``path tag tag …``: ``label`` is (K,) float32 of 0 and 1."""
 
     class Config(KineticsReader.Config):
-        format: Literal["video", "mp4"] = key("video")
+        format: Literal["video", "mp4", "frames"] = key("video")
         num_classes: int = key(3396, gt=0)  # K
         seg_num: int = key(300, gt=0)
 

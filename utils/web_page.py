@@ -16,7 +16,8 @@ from utils import visualize
 
 MOST_FRAMES = 24
 STYLE = """
-body { font: 16px/1.4 system-ui, sans-serif; color: #1f2933; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 16px/1.4 system-ui, sans-serif; color: #1f2933 }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.3rem; overflow-wrap: anywhere } p { color: #7b8794 }
 .frames { display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); gap: 4px }
 .frames img { width: 100%; display: block }

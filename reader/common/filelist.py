@@ -98,7 +98,7 @@ def read_folders(file: str, num_classes: int | None) -> list[Line]:
             raise DataError(f"{where}: label {label} is outside [0, {num_classes}) (MODEL.num_classes)")
         if count < 1:
             raise DataError(f"{where}: {count} frames")
-        lines.append(Line(folder, label, where, count))
+        lines.append(Line(folder, label, where, count, () if label is None else (label,)))
     return lines
 
 

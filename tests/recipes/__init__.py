@@ -7,11 +7,12 @@ that trains in a second or two on one core, and returns the YAML. ``overrides`` 
 
 from __future__ import annotations
 
-from tests.recipes import attention_cluster, attention_lstm, nextvlad, tsn
+from tests.recipes import attention_cluster, attention_lstm, nextvlad, tsn, videotag
 
 TINY = {
     "TSN": tsn.tiny,
     "AttentionCluster": attention_cluster.tiny,
     "NEXTVLAD": nextvlad.tiny,
     "AttentionLSTM": attention_lstm.tiny,
+    "VideoTag": videotag.tiny,
 }

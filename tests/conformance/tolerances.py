@@ -24,17 +24,29 @@ DEFAULT = {
     "feature": 1e-7,  # of the largest value: 2019 computed in float64, Fluid fed it as float32
 }
 
-# What is wider for one model, and why.
+# What is wider for one model, and why. "loss@2" is the loss of the second training step.
 # Paddle 3's Adam scales its epsilon by sqrt(1 - beta2^t), Fluid's did not: with gradients of 1e-7 and below
 # the first steps differ a little.
 BY_MODEL: dict[str, dict[str, float]] = {
     "ATTENTIONCLUSTER": {"loss": 3e-4},
     "NEXTVLAD": {"parameter": 5e-4},
+    "VIDEOTAG_TSN": {
+        # ResNet-101: inputs times 1 + 1e-6 * noise moved 2019's own features by 5e-5 of their scale, the
+        # losses of the second and third step by 2e-4 and 1.4e-2, the outputs there by 4e-3 and 0.6.
+        "forward": 1e-4,
+        "loss@2": 2e-3,
+        "loss@3": 5e-2,
+        "forward_in_training@2": 2e-2,
+        "forward_in_training@3": 1.0,
+        "gradient": 2e-2,
+        "parameter@3": 1e-2,
+    },
 }
 
 
-def tolerance(model: str, check: str) -> float:
-    return BY_MODEL.get(model.upper(), {}).get(check, DEFAULT[check])
+def tolerance(model: str, check: str, step: int = 0) -> float:
+    own = BY_MODEL.get(model.upper(), {})
+    return own.get(f"{check}@{step}", own.get(check, DEFAULT[check]))
 
 
 # Parameters whose true gradient is zero: what was recorded is rounding, which adaptive optimizers amplify.

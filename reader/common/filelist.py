@@ -24,7 +24,13 @@ class Line:
 
 
 def read_lines(file: str) -> list[tuple[str, str]]:
-    """``(where, text)`` of every line that is not blank. Raises DataError: no file, no UTF-8, empty."""
+    """``(where, text)`` of every line that is not blank. Raises DataError: no file, no UTF-8, empty.
+
+    A list that is not below ``data/dataset/`` is looked for below ``data/``: VideoTag's guide named both.
+    """
+    elsewhere = file.replace("data/dataset/", "data/")
+    if not Path(file).exists() and Path(elsewhere).exists():
+        file = elsewhere
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

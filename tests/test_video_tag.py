@@ -311,6 +311,31 @@ def test_the_commands_of_2020(tmp_path, monkeypatch):
     assert launch(monkeypatch, "predict.py", *lstm) == 2  # the default weights are those of epoch 9
 
 
+def test_the_whole_way_of_the_guide(tmp_path):
+    """Its commands, from drawn videos to tags, with fewer videos and epochs."""
+    guide = (APPLICATION / "README.md").read_text(encoding="utf-8").split("## The whole way")[1]
+    lines = guide.split("```bash\n")[1].split("```")[0].splitlines()
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "application").symlink_to(ROOT / "application")
+    for line in lines:
+        words = line.split()
+        script = words[1]
+        if script == "data/dataset/demo/make_videos.py":
+            words += ["--train=3", "--val=1", "--test=1"]
+        elif script.endswith("train.py"):
+            words += ["--epoch=1", "-o", "TRAIN.batch_size=8"]
+        words[:2] = [sys.executable, str(ROOT / script)]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    results = tmp_path / "data" / "demo" / "tags" / "results"
+    scores = json.loads((results / "AttentionLSTM_eval_result.json").read_text(encoding="utf-8"))
+    assert scores["num_samples"] == 8 and {"gap", "hit_at_one"} <= set(scores["result"])
+    video, *tags = json.loads((results / "result0.json").read_text(encoding="utf-8"))
+    assert video.endswith(".npy") and len(tags) == 4
+    names = (tmp_path / "data" / "demo" / "videos" / "tags.txt").read_text(encoding="utf-8").splitlines()
+    assert {tag["class_name"] for tag in tags} <= set(names)
+
+
 def test_a_recipe_of_both_stages_is_made_of_theirs():
     sections = combined(
         load_yaml(APPLICATION / "configs" / "tsn.yaml"),

@@ -41,8 +41,6 @@ VIDEO_TAG = (
         weights="attention_lstm.pdparams",
         weights_urls=(f"{VIDEOTAG}/video_tag_lstm.tar",),
         weights_folder="application/video_tag/weights",
-        cpu_path="eager",
-        cpu_path_reason="steps of a sequence are faster there",
     ),
 )
 
@@ -121,8 +119,6 @@ ZOO = (
         best="gap",
         weights="AttentionLSTM.pdparams",
         weights_urls=(f"{PADDLE_MODELS}/video_classification/AttentionLSTM.pdparams",),
-        cpu_path="eager",
-        cpu_path_reason="steps of a sequence are faster there",
     ),
     ModelSpec(
         name="VideoTag",

@@ -13,10 +13,13 @@ from utils.config import RunConfig, resolve
 logger = logging.getLogger("eval")
 
 
-def main(argv: list[str]) -> int:
-    args = cli.eval_parser(ZOO).parse_args(argv)
+def main(argv: list[str], zoo=ZOO, **defaults) -> int:
+    """``zoo`` and ``defaults`` of flags: for the launchers of an application."""
+    parser = cli.eval_parser(zoo)
+    parser.set_defaults(**defaults)
+    args = parser.parse_args(argv)
     flags = {"batch_size": args.batch_size, "use_gpu": args.use_gpu}
-    spec, sections = cli.recipe(args, ZOO, {"TEST": flags})
+    spec, sections = cli.recipe(args, zoo, {"TEST": flags})
     run = resolve(RunConfig, sections, "TEST", args.config)
     on = device.set_device(args.use_gpu, run.use_gpu)
     device.connect()

@@ -17,8 +17,9 @@ GAP_OF_BATCH = 20  # classes of a video that count in the log's lines, whatever 
 
 
 class YouTube8M:
-    """``outputs["probability"]`` is (N, K) float >= 0, ``outputs["loss"]`` the batch's, where there is one;
-    ``batch["label"]`` is (N, K), 1 where a class is a label.
+    """``outputs["probability"]`` is (N, K) float >= 0, ``outputs["loss"]`` the batch's, where there is one
+    (``"video_loss"`` its mean over N, where the loss is a sum); ``batch["label"]`` is (N, K), 1 where a class
+    is a label.
 
     All values are fractions, means over the videos: ``hit_at_one`` (the best class is a label), ``perr``
     (of the n best classes, the share of labels, for n labels; 0 where there is none), and over the
@@ -54,7 +55,8 @@ class YouTube8M:
         probability, ranked = rank(outputs["probability"], size)
         hit = np.take_along_axis(label, ranked, axis=1)  # (N, size)
         among = np.arange(hit.shape[1]) < num_labels[:, None]
-        self.sums["loss"] += float(np.mean(outputs.get("loss", 0.0))) * len(label)
+        loss = outputs.get("video_loss", outputs.get("loss", 0.0))
+        self.sums["loss"] += float(np.mean(loss)) * len(label)
         self.sums["hit_at_one"] += float(hit[:, 0].sum())
         self.sums["perr"] += float(((hit & among).sum(axis=1) / np.maximum(num_labels, 1)).sum())
         self.num_samples += len(label)

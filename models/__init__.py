@@ -4,6 +4,46 @@ from utils.registry import ModelSpec
 
 PADDLE_MODELS = "https://paddlemodels.bj.bcebos.com"
 
+VIDEOTAG = "https://videotag.bj.bcebos.com"
+
+# The application's TSN and AttentionLSTM: other sizes, names and files than the zoo's own.
+VIDEO_TAG = (
+    ModelSpec(
+        name="TSN",
+        title="VideoTag, stage 1: features of frames, or one class a video",
+        network="models.tsn:TSN",
+        reader="reader.kinetics_reader:KineticsReader",
+        metric="metrics.video_tag:VideoClasses",
+        solver="models.common.classification:Solver",
+        inputs=("image",),
+        outputs=("probability",),
+        targets=("label",),
+        loss_inputs=("logits",),
+        config="application/video_tag/configs/tsn.yaml",
+        best="top1_acc",
+        weights="tsn.pdparams",
+        weights_urls=(f"{VIDEOTAG}/video_tag_tsn.tar",),
+        weights_folder="application/video_tag/weights",
+    ),
+    ModelSpec(
+        name="AttentionLSTM",
+        title="VideoTag, stage 2: tags from features",
+        network="models.videotag:AttentionLSTM",
+        reader="reader.feature_reader:FeatureReader",
+        metric="metrics.video_tag:VideoTags",
+        solver="models.attention_lstm:Solver",
+        inputs=("rgb", "rgb_length"),
+        outputs=("probability",),
+        targets=("label",),
+        loss_inputs=("logits",),
+        config="application/video_tag/configs/attention_lstm.yaml",
+        best="gap",
+        weights="attention_lstm.pdparams",
+        weights_urls=(f"{VIDEOTAG}/video_tag_lstm.tar",),
+        weights_folder="application/video_tag/weights",
+    ),
+)
+
 ZOO = (
     ModelSpec(
         name="TSN",
@@ -106,6 +146,22 @@ ZOO = (
         ),
     ),
     ModelSpec(
+        name="AttentionLSTM",
+        title="bidirectional LSTM and attention over features; video tagging (YouTube-8M)",
+        network="models.attention_lstm:AttentionLSTM",
+        reader="reader.feature_reader:FeatureReader",
+        metric="metrics.youtube8m:YouTube8M",
+        solver="models.attention_lstm:Solver",
+        inputs=("rgb", "rgb_length", "audio", "audio_length"),
+        outputs=("probability",),
+        targets=("label",),
+        loss_inputs=("logits",),
+        config="configs/attention_lstm.yaml",
+        best="gap",
+        weights="AttentionLSTM.pdparams",
+        weights_urls=(f"{PADDLE_MODELS}/video_classification/AttentionLSTM.pdparams",),
+    ),
+    ModelSpec(
         name="NEXTVLAD",
         title="residuals to cluster centres, by groups of features; video tagging (YouTube-8M)",
         network="models.nextvlad:NeXtVLAD",
@@ -123,5 +179,20 @@ ZOO = (
             f"{PADDLE_MODELS}/video_classification/NEXTVLAD.pdparams",
             f"{PADDLE_MODELS}/video_classification/NEXTVLAD_final.pdparams",
         ),
+    ),
+    ModelSpec(
+        name="VideoTag",
+        title="TSN features of many frames, then AttentionLSTM: 3,396 tags for any video",
+        network="models.videotag:VideoTag",
+        reader="reader.video_tag_reader:TaggedVideoReader",
+        metric="metrics.video_tag:VideoTags",
+        solver="models.attention_lstm:Solver",
+        inputs=("image",),
+        outputs=("probability",),
+        targets=("label",),
+        loss_inputs=("logits",),
+        config="application/video_tag/configs/videotag.yaml",
+        best="gap",
+        weights_of=VIDEO_TAG,
     ),
 )

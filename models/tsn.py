@@ -24,6 +24,8 @@ class TSN(nn.Layer):
         seglen: int = key(1, gt=0)  # consecutive frames a segment, stacked as channels
         frozen_bn: bool = key(False)  # batch norm keeps its stored statistics in training
 
+    segments_are_independent = True
+
     def __init__(self, config: TSN.Config) -> None:
         super().__init__()
         self.backbone = ResNet(config.num_layers, 3 * config.seglen, config.frozen_bn)

@@ -8,6 +8,7 @@ bytes, …])`` written by Python 2 or 3. Paths are relative to the working direc
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -61,8 +62,13 @@ class KineticsReader(Dataset):
             self.lines = filelist.read_paths(config.filelist)
         elif self.format == "frames":
             self.lines = filelist.read_folders(config.filelist, classes)
+        elif mode == "INFER":
+            self.lines = filelist.read_tagged(config.filelist, None)
         else:
-            self.lines = filelist.read_labelled(config.filelist, classes)
+            self.lines = self._read_labelled()
+
+    def _read_labelled(self) -> list[filelist.Line]:
+        return filelist.read_labelled(self.config.filelist, self.config.num_classes)
 
     @staticmethod
     def example(config: KineticsReader.Config) -> dict[str, np.ndarray]:
@@ -97,6 +103,7 @@ class KineticsReader(Dataset):
             images = decode.folder_frames(line.path, line.num_frames, choose)
         else:
             images = decode.video_frames(line.path, choose, config.backend)
+            video_id = Path(line.path).name if config.format == "video" else video_id  # as VideoTag had it
         images = transforms.resize_short_side(images, config.short_size)
         if rng is not None:
             if config.multi_scale_crop:
@@ -111,8 +118,11 @@ class KineticsReader(Dataset):
             "video_id": line.path if video_id is None else str(video_id),
         }
         if self.mode != "INFER":
-            sample["label"] = np.array([label], dtype=np.int64)
+            sample["label"] = self._label(line, label)
         return sample
+
+    def _label(self, line: filelist.Line, label: int) -> np.ndarray:
+        return np.array([label], dtype=np.int64)
 
     def _choose(self, num_frames: int, rng: random.Random | None) -> list[int]:
         config = self.config

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from utils.config import RunConfig, Sections, check_keys, load_yaml, merge_flags, merge_overrides, resolve
+from utils import build
+from utils.config import RunConfig, Sections, check_keys, load_yaml, merge_flags, merge_overrides
 from utils.errors import ConfigError, Interrupted, ZooError
 from utils.registry import ModelSpec, find
 
@@ -118,6 +118,25 @@ def inference_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     return parser
 
 
+def extract_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
+    parser = _base("Write the features of videos, a .npy each.", zoo, "data/tsn_features")
+    add = parser.add_argument
+    add(
+        "--weights",
+        type=optional(str),
+        help="weights: file, prefix or 2019 folder; the classifier is not used",
+    )
+    add("--filelist", type=optional(str), help="list of videos; overrides INFER.filelist")
+    add("--video_path", type=optional(str), help="a video, a folder of videos or a glob; overrides the list")
+    add("--tscale", type=optional(natural), help="snippets a video: the sequence is rescaled to so many")
+    add("--frames_at_once", type=natural, default=20, help="frames the network takes at a time (default: 20)")
+    add("--overwrite", action="store_true", help="also make anew what is there")
+    add("--infer_topk", type=optional(int), help="of 2020; has no effect")
+    add("--log_interval", type=natural, default=1, help="log every N batches; 0 = never (default: 1)")
+    _loader_flags(parser)
+    return parser
+
+
 def _loader_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num_workers",
@@ -153,10 +172,7 @@ def recipe(
         merge_flags(sections, section, values)
     merge_overrides(sections, [item for group in args.override for item in group])
     check_keys(sections, [RunConfig, *spec.configs()], file)
-    network = spec.part("network")
-    if hasattr(network, "inputs"):  # the recipe says what is fed
-        config = resolve(network.Config, sections, "TRAIN", file)
-        spec = dataclasses.replace(spec, inputs=network.inputs(config))
+    spec = build.row(spec, sections, next(iter(flags), "TRAIN"), file)
     args.config, args.model_name = file, spec.name
     args.given_save_dir = args.save_dir
     args.save_dir = args.save_dir or args.default_save_dir

@@ -38,6 +38,21 @@ def momentum(
     )
 
 
+def rmsprop(
+    schedule: LRScheduler | float, parameters: Sequence[paddle.Tensor], weight_decay: float
+) -> paddle.optimizer.RMSProp:
+    """Centered: ``w -= lr * g / sqrt(E[g^2] - E[g]^2 + 1e-6)``, means with 0.95; no momentum."""
+    return paddle.optimizer.RMSProp(
+        learning_rate=schedule,
+        rho=0.95,
+        epsilon=1e-6,
+        momentum=0.0,
+        centered=True,
+        parameters=list(parameters),
+        weight_decay=paddle.regularizer.L2Decay(weight_decay),
+    )
+
+
 def adam(
     schedule: LRScheduler | float, parameters: Sequence[paddle.Tensor], weight_decay: float | None = None
 ) -> paddle.optimizer.Adam:

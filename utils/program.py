@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -36,6 +36,8 @@ class _Outputs(nn.Layer):
 
 
 class _Listed(nn.Layer):
+    """The network with its inputs as a list: a compiled forward cannot take any number of them."""
+
     def __init__(self, network: nn.Layer) -> None:
         super().__init__()
         self.network = network
@@ -44,23 +46,38 @@ class _Listed(nn.Layer):
         return self.network(*inputs)
 
 
-class _Unlisted(nn.Layer):
-    """A Program that takes one list, called with its entries: ``to_static`` knows no ``*inputs``."""
+class _Compiled(nn.Layer):
+    """Compiles at the first batch, when shapes and types are known."""
 
-    def __init__(self, listed: nn.Layer) -> None:
+    def __init__(self, network: nn.Layer, spec: ModelSpec) -> None:
         super().__init__()
-        self.listed = listed
+        self.listed, self.spec, self.program = _Listed(network), spec, None
 
     def forward(self, *inputs):
-        return self.listed(list(inputs))
+        if self.program is None:
+            # Ragged batches share a Program of free length; others get one a shape, which may be faster.
+            ragged = any(f"{name}_length" in self.spec.inputs for name in self.spec.inputs)
+            shapes = [_input_specs(self.spec, inputs)] if ragged else None
+            self.program = paddle.jit.to_static(self.listed, input_spec=shapes, full_graph=True)
+        return self.program(list(inputs))
 
 
-def compiled(network: nn.Layer) -> nn.Layer:
+def compiled(network: nn.Layer, spec: ModelSpec) -> nn.Layer:
     """The same network, run as a Program (``--to_static=True``)."""
-    kinds = {parameter.kind for parameter in inspect.signature(network.forward).parameters.values()}
-    if inspect.Parameter.VAR_POSITIONAL in kinds:
-        return _Unlisted(paddle.jit.to_static(_Listed(network), full_graph=True))
-    return paddle.jit.to_static(network, full_graph=True)
+    return _Compiled(network, spec)
+
+
+def _input_specs(spec: ModelSpec, examples: Sequence[Any]) -> list[InputSpec]:
+    """Of arrays or tensors like ``examples``, one for each of ``spec.inputs``.
+
+    The batch axis is free, and so is the next one of what comes with its lengths.
+    """
+    specs = []
+    for name, example in zip(spec.inputs, examples, strict=True):
+        free = 2 if f"{name}_length" in spec.inputs else 1
+        shape = [None] * free + list(example.shape[free:])
+        specs.append(InputSpec(shape, str(example.dtype).split(".")[-1], name))
+    return specs
 
 
 def export(
@@ -72,11 +89,7 @@ def export(
     ``example`` shows the shape and type of each of ``spec.inputs``. Returns the files written: the
     Program (``.json``; ``.pdmodel`` with Paddle 2) and its parameters (``.pdiparams``).
     """
-    shapes = []
-    for name in spec.inputs:
-        free = 2 if f"{name}_length" in spec.inputs else 1
-        shape = [None] * free + list(example[name].shape[free:])
-        shapes.append(InputSpec(shape, str(example[name].dtype), name))
+    shapes = _input_specs(spec, [example[name] for name in spec.inputs])
     was_training = network.training
     network.eval()
     paddle.jit.save(_Outputs(network, names), prefix, input_spec=[shapes])
@@ -122,12 +135,16 @@ def eager(network: nn.Layer, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
 def inference(network: nn.Layer, spec: ModelSpec, on_gpu: bool, to_static: bool) -> Infer:
     """The fastest right path for this model on this device; the log names it.
 
+    A network of several stages has an ``inference`` of its own, which puts theirs together.
+
     On CPU the oneDNN predictor, built at the first batch and compared with eager on it; where they do
     not agree to ``AGREEMENT``, or the row says so, eager.
     """
+    if hasattr(network, "inference"):
+        return network.inference(spec, on_gpu, to_static)
     if to_static:
         log.info("inference path: compiled Program")
-        return eager(compiled(network), spec, spec.evaluated)
+        return eager(compiled(network, spec), spec, spec.evaluated)
     if on_gpu or spec.cpu_path == "eager":
         reason = "" if on_gpu or not spec.cpu_path_reason else f" ({spec.cpu_path_reason})"
         log.info("inference path: eager%s", reason)

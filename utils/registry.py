@@ -41,6 +41,8 @@ class ModelSpec:
     best_is_higher: bool = True
     weights: str = ""  # file name in the weights folder
     weights_urls: tuple[str, ...] = ()  # tried in order
+    weights_folder: str = ""  # below the project; "" = the weights folder of the user
+    weights_of: tuple[ModelSpec, ...] = ()  # rows whose published weights are together this one's
     weights_sha256: str = ""  # of what these give; "" = 2019 published none: nothing is compared
     pretrain: str = ""  # file or folder that training starts from unless told otherwise; "" = none
     pretrain_urls: tuple[str, ...] = ()

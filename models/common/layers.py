@@ -5,7 +5,7 @@ from __future__ import annotations
 import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
-from paddle.nn.initializer import Constant
+from paddle.nn.initializer import Constant, Uniform
 from paddle.regularizer import L2Decay
 
 
@@ -56,6 +56,14 @@ class BatchNorm(nn.Layer):
             momentum=self.momentum,
             epsilon=self.epsilon,
         )
+
+
+def linear(inputs: int, outputs: int, name: str, bias: bool = True) -> nn.Linear:
+    """2019's fully connected layer: ``<name>.w_0`` (Xavier) and ``<name>.b_0``, which is not decayed."""
+    bound = (6.0 / (inputs + outputs)) ** 0.5
+    weight = ParamAttr(name=f"{name}.w_0", initializer=Uniform(-bound, bound))
+    offset = ParamAttr(name=f"{name}.b_0", initializer=Constant(0.0), regularizer=L2Decay(0.0))
+    return nn.Linear(inputs, outputs, weight_attr=weight, bias_attr=offset if bias else False)
 
 
 def named_state(layer: nn.Layer) -> dict[str, paddle.Tensor]:

@@ -10,7 +10,7 @@ from paddle import ParamAttr
 from tests.conformance import filling
 from tests.conformance.cases import Case, assert_close, assert_stored, read_json, sections_of, stored
 from tests.conformance.tolerances import ZERO_GRADIENT, tolerance
-from utils import build, optimizer
+from utils import build, device, optimizer
 from utils.config import resolve
 
 FEEDS = {"data": "image"}  # name in 2019 -> ours
@@ -31,7 +31,7 @@ def test_network(networks_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _filled_network(case: Case, described: dict) -> paddle.nn.Layer:
     """The network of a case with the recorded names and shapes, and the made-up values."""
-    sections, file = sections_of(described)
+    sections, file = sections_of(case, described)
     network = build.network(case.spec, sections, described["mode"].upper(), file)
     listed = described.get("parameters_file")
     if listed:
@@ -49,6 +49,20 @@ def _filled_network(case: Case, described: dict) -> paddle.nn.Layer:
     return network
 
 
+def _is_extractor(described: dict) -> bool:
+    """2020 built TSN without its classifier to make features."""
+    return described.get("get_model_kw", {}).get("is_videotag", False)
+
+
+def padded(sequences: list[np.ndarray]) -> np.ndarray:
+    """Sequences ``(T, …)`` of different length as one array ``(N, T, …)`` with zeros behind their ends."""
+    longest = max(map(len, sequences))
+    value = np.zeros((len(sequences), longest, *sequences[0].shape[1:]), sequences[0].dtype)
+    for i, sequence in enumerate(sequences):
+        value[i, : len(sequence)] = sequence
+    return value
+
+
 def _batch(described: dict) -> dict[str, np.ndarray]:
     """Inputs by name; ragged ones as ``(N, T, …)`` padded with zeros, and ``<name>_length`` ``(N,)``."""
     batch = {}
@@ -58,13 +72,15 @@ def _batch(described: dict) -> dict[str, np.ndarray]:
         name = FEEDS.get(name, name)
         if item["recursive_seq_lens"]:
             lengths = item["recursive_seq_lens"][-1]
-            rows = np.split(value, np.cumsum(lengths)[:-1])
-            value = np.zeros((len(lengths), max(lengths), *value.shape[1:]), value.dtype)
-            for i, row in enumerate(rows):
-                value[i, : len(row)] = row
+            value = padded(np.split(value, np.cumsum(lengths)[:-1]))
             batch[f"{name}_length"] = np.array(lengths, np.int64)
         batch[name] = value
     return batch
+
+
+def _inputs(case: Case, described: dict) -> tuple[str, ...]:
+    sections, file = sections_of(case, described)
+    return build.row(case.spec, sections, described["mode"].upper(), file).inputs
 
 
 def _fetches(case: Case, described: dict, losses: dict, outputs: dict, batch: dict) -> list:
@@ -88,35 +104,49 @@ def _forward_case(case: Case, described: dict, arrays) -> None:
     network.eval()
     batch = {name: paddle.to_tensor(value) for name, value in _batch(described).items()}
     with paddle.no_grad():
-        outputs = network(*(batch[name] for name in case.spec.inputs))
+        inputs = [batch[name] for name in _inputs(case, described)]
+        if _is_extractor(described):
+            outputs = {name: network.forward_features(*inputs) for name in case.spec.outputs}
+        else:
+            outputs = network(*inputs)
         has_targets = all(name in batch for name in case.spec.targets)
         losses = network.loss(outputs, batch) if has_targets else {}
     got = _fetches(case, described, losses, outputs, batch)
     for fetch, value in zip(_recorded_fetches(described), got, strict=True):
         what = f"{case.id} {fetch['key']} ({fetch['var']})"
-        limit = tolerance(case.spec.name, "forward")
+        limit = tolerance(case.label, "forward")
         assert_stored(value.numpy().reshape(fetch["shape"]), stored(arrays, fetch["key"]), limit, what)
 
 
 class _Recorded:
-    """Stands in for random draws: hands out the tensors recorded at one step, in order."""
+    """Stands in for random draws: hands out the tensors recorded at one step, in order.
 
-    def __init__(self, arrays, step: int) -> None:
+    ``lengths`` are those of the ragged inputs, by how many rows they have in all: a mask of so many rows
+    is padded as they are.
+    """
+
+    def __init__(self, arrays, step: int, batch: dict) -> None:
         names = [name for name in arrays.files if name.startswith(f"step{step}_rnd")]
         self.values = [arrays[f"step{step}_rnd{i}"] for i in range(len(names))]
+        lengths = [value.numpy() for name, value in batch.items() if name.endswith("_length")]
+        self.lengths = {int(value.sum()): value for value in lengths}
 
     def dropout(self, x, p=0.5, *args, training=True, **kwargs):
         assert training and self.values, "a dropout that 2019 did not have"
-        return x * paddle.to_tensor(self.values.pop(0).reshape(x.shape), dtype=x.dtype)
+        mask = self.values.pop(0)
+        if mask.size != np.prod(x.shape):
+            lengths = self.lengths[len(mask)]
+            mask = padded(np.split(mask, np.cumsum(lengths)[:-1]))
+        return x * paddle.to_tensor(mask.reshape(x.shape), dtype=x.dtype)
 
     def rand(self, shape, dtype="float32", name=None):
         return paddle.to_tensor(self.values.pop(0).reshape(shape), dtype=dtype)
 
 
 def _training_case(case: Case, described: dict, arrays, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, limit = case.spec, lambda check, step=0: tolerance(case.spec.name, check, step)
+    spec, limit = case.spec, lambda check, step=0: tolerance(case.label, check, step)
     network = _filled_network(case, described)
-    sections, file = sections_of(described)
+    sections, file = sections_of(case, described)
     ours = {p.name: p for p in network.parameters()}
     start = {name: p.numpy() for name, p in ours.items()}
     _compare_parameters(described, arrays, ours, 0, 1e-6)
@@ -124,13 +154,16 @@ def _training_case(case: Case, described: dict, arrays, monkeypatch: pytest.Monk
         updates = build.solver(spec, sections, file).build(network.parameters())
     batch = {name: paddle.to_tensor(value) for name, value in _batch(described).items()}
     network.train()
+    # Where 2019's loss counted devices, it took the recipe's number of them.
+    num_gpus = sections["TRAIN"].get("num_gpus", 1)
+    monkeypatch.setattr(device, "world_size", lambda: num_gpus)
     for step in range(1, described["steps"] + 1):
-        recorded = _Recorded(arrays, step)
+        recorded = _Recorded(arrays, step, batch)
         if recorded.values:
             monkeypatch.setattr(paddle.nn.functional, "dropout", recorded.dropout)
             monkeypatch.setattr(paddle, "rand", recorded.rand)
         assert_close(updates.get_lr(), arrays["lr"][step - 1], limit("rate"), f"rate of step {step}")
-        outputs = network(*(batch[name] for name in spec.inputs))
+        outputs = network(*(batch[name] for name in _inputs(case, described)))
         losses = network.loss(outputs, batch)
         losses["loss"].backward()
         got = _fetches(case, described, losses, outputs, batch)
@@ -147,7 +180,7 @@ def _training_case(case: Case, described: dict, arrays, monkeypatch: pytest.Monk
         updates.clear_grad()
         optimizer.advance(updates)
         if f"p_step{step}_l2" in arrays.files:
-            still = _without_gradient(spec.name, described, arrays)
+            still = _without_gradient(case.label, described, arrays)
             moved = {n: p for n, p in ours.items() if n not in still}
             _compare_parameters(described, arrays, moved, step, limit("parameter", step))
 
@@ -177,8 +210,8 @@ def _compare_gradients(case: Case, described: dict, arrays, ours: dict, start: d
     rule = recorded["optimizer"].get("regularization") or {}
     own = {p["name"]: p["regularizer"] for p in recorded["parameters"]}
     clips = bool(recorded["optimizer"].get("clip") or recorded["optimizer"].get("gradient_clip"))
-    limit = tolerance(case.spec.name, "gradient")
-    zero = _without_gradient(case.spec.name, described, arrays)
+    limit = tolerance(case.label, "gradient")
+    zero = _without_gradient(case.label, described, arrays)
     largest = float(arrays["g_step1_l2"].max())
     for i, name in enumerate(described["grad_order"]):
         if name in zero and ours[name].grad is None:
@@ -198,7 +231,7 @@ def _compare_gradients(case: Case, described: dict, arrays, ours: dict, start: d
 
 def _optimizer_case(case: Case, described: dict, arrays) -> None:
     """The model's optimizer on a network of two parameters: sum((x w + b) ** 2)."""
-    sections, file = sections_of(described)
+    sections, file = sections_of(case, described)
     with paddle.utils.unique_name.guard():
         layer = paddle.nn.Linear(
             4, 3, weight_attr=ParamAttr(name="dummy_w"), bias_attr=ParamAttr(name="dummy_b")
@@ -208,7 +241,7 @@ def _optimizer_case(case: Case, described: dict, arrays) -> None:
         updates = resolve(case.spec.part("solver"), sections, "TRAIN", file).build(layer.parameters())
     item = {"name": "x", "shape": [5, 4], "dtype": "float32", "kind": "normal", "kw": {}}
     x = paddle.to_tensor(filling.make_input("lr_dummy", item))
-    limit = tolerance(case.spec.name, "optimizer")
+    limit = tolerance(case.label, "optimizer")
     for step in range(len(arrays["lr"])):
         assert_close(updates.get_lr(), arrays["lr"][step], 1e-6, f"rate of step {step}")
         if "loss" in arrays.files:

@@ -6,6 +6,7 @@ sample and names the failures. So its samples, without the failures, must begin 
 
 from __future__ import annotations
 
+import copy
 import itertools
 import random
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reader.common import transforms
 from tests.conformance.cases import Case, assert_close, read_json, sections_of
 from tests.conformance.tolerances import tolerance
 from utils import build
@@ -23,6 +25,8 @@ from utils.loader import training_order
 # 2019 used the frames before the damage; how many those are depends on the decoder's threads.
 ONLY_WE_REFUSE = ("corrupt_truncated_faststart.mp4",)
 
+# Folders with fewer images than segments begin again at their end; 2020 looked for images beyond it.
+ONLY_2019_REFUSED = ("frames/gen_short2_h264",)
 
 # Where 2019 failed and we do not: the beginning of its error, and why we read these files.
 FIXED = {
@@ -41,7 +45,7 @@ def test_reader(readers_case: Case, conformance_dir, monkeypatch: pytest.MonkeyP
     case = readers_case
     described = read_json(case.folder / f"{case.name}.json")
     monkeypatch.chdir(conformance_dir / "io" / "data")
-    sections, file = sections_of(described)
+    sections, file = sections_of(case, described)
     mode = described["mode"].upper()
     sections[mode] = {**sections[mode], **AS_IN_2019.get((case.spec.name, mode), {})}
     sections[mode] = {name: value for name, value in sections[mode].items() if value is not None}
@@ -58,6 +62,10 @@ def test_reader(readers_case: Case, conformance_dir, monkeypatch: pytest.MonkeyP
     if described["unordered"] and hasattr(reader.config, "random_clips"):
         _compare_in_any_order(case, reader, described, np.load(case.folder / described["npz"]), mode)
         return
+    if case.label == "VIDEOTAG_TSN":  # there training crops were central: a default argument, and a bug
+        monkeypatch.setattr(
+            transforms, "random_crop", lambda images, size, _: transforms.centre_crop(images, size)
+        )
     shard = (sections[mode].get("trainer_id", 0), sections[mode].get("num_trainers", 1))
     samples = _samples(reader, described, shard, sections[mode])
     arrays = np.load(case.folder / described["npz"]) if "npz" in described else {}
@@ -98,14 +106,19 @@ def _samples(
         order += order[: -len(order) % world]
         for index in order[rank::world]:
             path = reader.describe(index)
+            draws = copy.deepcopy(reader.shared_rng)
             try:
-                yield epoch, reader[index]
+                sample = reader[index]
             except ZooError:
                 if path not in log:
                     assert path.endswith(ONLY_WE_REFUSE), path
                     yield epoch, None
             else:
-                assert path not in log, f"2019 could not read {path}"
+                if path not in log:
+                    yield epoch, sample
+                    continue
+                assert path.endswith(ONLY_2019_REFUSED), f"2019 could not read {path}"
+                reader.shared_rng = draws  # 2019 failed before it drew
 
 
 class _TwoStreams:
@@ -162,6 +175,11 @@ def _orders(reader: Any, seed: int) -> Iterator[list[int]]:
     if reader.mode != "TRAIN":
         while True:
             yield list(range(len(reader)))
+    if getattr(reader.config, "format", "") in ("video", "frames"):  # VideoTag: from the one stream of draws
+        while True:
+            order = list(range(len(reader)))
+            reader.shared_rng.shuffle(order)
+            yield order
     if not hasattr(reader, "training_order"):
         for epoch in itertools.count():
             yield training_order(len(reader), 0, epoch)
@@ -178,7 +196,7 @@ def _orders(reader: Any, seed: int) -> Iterator[list[int]]:
 
 
 def _compare(case: Case, sample: dict, recorded: list[dict], arrays: Any, mode: str) -> None:
-    limit = lambda check: tolerance(case.spec.name, check)  # noqa: E731
+    limit = lambda check: tolerance(case.label, check)  # noqa: E731
     fields = tuple(name for name in case.spec.inputs if not name.endswith("_length"))
     if "video_index" in sample:  # one clip of a video
         fields += ("video_index",)

@@ -7,7 +7,7 @@ that trains in a second or two on one core, and returns the YAML. ``overrides`` 
 
 from __future__ import annotations
 
-from tests.recipes import attention_cluster, nextvlad, nonlocal_net, stnet, tsm, tsn
+from tests.recipes import attention_cluster, attention_lstm, nextvlad, nonlocal_net, stnet, tsm, tsn, videotag
 
 TINY = {
     "TSN": tsn.tiny,
@@ -15,5 +15,7 @@ TINY = {
     "STNET": stnet.tiny,
     "NONLOCAL": nonlocal_net.tiny,
     "AttentionCluster": attention_cluster.tiny,
+    "AttentionLSTM": attention_lstm.tiny,
     "NEXTVLAD": nextvlad.tiny,
+    "VideoTag": videotag.tiny,
 }

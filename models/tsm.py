@@ -35,14 +35,17 @@ class TSM(nn.Layer):
         bias = {"learning_rate": 2.0, "regularizer": L2Decay(0.0)}
         self.classifier = Classifier(features, config.num_classes, bound=features**-0.5, **bias)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Frames ``(N, S, C, H, W)`` float32 to ``logits`` and ``probability``, both ``(N, K)``."""
+    def forward_features(self, image: Tensor) -> Tensor:
+        """Normalised frames ``(N, S, C, H, W)`` to one feature a segment ``(N, S, D)``."""
         segments, channels = image.shape[1], image.shape[2]
         frames = image.reshape([-1, channels, *image.shape[3:]])  # (N*S, C, H, W)
-        features = self.backbone(frames, segments)  # (N*S, D)
+        return self.backbone(frames, segments).reshape([-1, segments, self.backbone.out_channels])
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Frames ``(N, S, C, H, W)`` float32 to ``logits`` and ``probability``, both ``(N, K)``."""
+        features = self.forward_features(image)
         # Dropped values are not made up for in training, but all are scaled down elsewhere, as in 2019.
         features = F.dropout(features, self.dropout_rate, training=self.training, mode="downscale_in_infer")
-        features = features.reshape([-1, segments, self.backbone.out_channels])
         return self.classifier(features.mean(axis=1))  # (N, S, D) -> (N, K)
 
     def loss(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 import yaml
 
@@ -20,6 +21,7 @@ from models import VIDEO_TAG, ZOO
 from models.videotag import combined
 from tests import synthetic
 from tests.conftest import ROOT
+from tests.recipes import tsm as tsm_recipe
 from tests.recipes import videotag
 from utils import build, checkpoint, features, files, registry, web_page
 from utils.config import load_yaml, to_yaml
@@ -71,8 +73,6 @@ def test_features_are_those_of_the_network_and_keep_their_labels(tsn, tmp_path):
     checkpoint.load_weights(network, str(tsn / "TSN"))
     network.eval()
     sample = build.reader(spec, sections, "INFER", "tiny.yaml")[0]
-    import paddle
-
     expected = network.forward_features(paddle.to_tensor(sample["image"][None])).numpy()[0]
     got = np.load(tmp_path / "out" / "clip 0.npy")
     assert got.shape == (2, 512) and got.dtype == np.float32
@@ -121,6 +121,23 @@ def test_two_videos_of_one_name_are_refused(tsn, tmp_path):
         synthetic.write_video(tmp_path / name / "same.mp4", synthetic.frames(4))
     with pytest.raises(DataError, match=r"a/same.mp4 and .*b/same.mp4 would both become .*same.npy"):
         extract(tsn, tmp_path / "out", f"--video_path={tmp_path}")
+
+
+def test_another_backbone_makes_features_too(tmp_path):
+    """TSM sees its neighbours, so all segments of a video go through it together."""
+    recipe = tsm_recipe.tiny(tmp_path)
+    spec, sections = registry.find("TSM", ZOO), load_yaml(recipe)
+    network = build.network(spec, sections, "INFER", str(recipe))
+    checkpoint.save([tmp_path / "TSM"], checkpoint.network_state(network), None, {})
+    flags = [f"--config={recipe}", f"--weights={tmp_path / 'TSM'}", f"--save_dir={tmp_path / 'out'}"]
+    assert tsn_extractor.main([*flags, "--use_gpu=False", "--frames_at_once=1", "--tscale=5"]) == 0
+    network.eval()
+    sample = build.reader(spec, sections, "INFER", str(recipe))[0]
+    expected = network.forward_features(paddle.to_tensor(sample["image"][None])).numpy()[0]
+    expected = features.rescaled(expected, 5)
+    got = np.load(tmp_path / "out" / "clip 0.npy")
+    assert got.shape == (5, 512)
+    assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_a_model_without_features_says_which_have_them(tmp_path):

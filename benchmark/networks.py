@@ -180,13 +180,14 @@ def _inference(
 ) -> tuple[Callable[[], Any], dict, str]:
     from utils import build, program
 
+    spec = build.row(spec, sections, "INFER", recipe)
     network = build.network(spec, sections, "INFER", recipe)
     batch = _batch(spec, sections, "INFER", recipe, size)
     note = ""
     if path == EAGER:
         infer = program.eager(network, spec, spec.evaluated)
     elif path == PROGRAM:
-        infer = program.eager(program.compiled(network), spec, spec.evaluated)
+        infer = program.eager(program.compiled(network, spec), spec, spec.evaluated)
     else:
         infer = program.OneDNN(network, spec)
         infer(batch)  # builds the predictor, and compares it with eager
@@ -202,6 +203,7 @@ def _train_step(
 
     from utils import build
 
+    spec = build.row(spec, sections, "TRAIN", recipe)
     network = build.network(spec, sections, "TRAIN", recipe)
     updates = build.solver(spec, sections, recipe).build(network.parameters())
     arrays = _batch(spec, sections, "TRAIN", recipe, size)

@@ -24,7 +24,12 @@ from utils.probe import MARK, Finding, installed, one_line
 
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30
-MODULES = {"opencv-python-headless": "cv2", "Pillow": "PIL", "PyYAML": "yaml"}  # else the package's name
+MODULES = {
+    "opencv-python-headless": "cv2",
+    "Pillow": "PIL",
+    "PyYAML": "yaml",
+    "protobuf": "google.protobuf",
+}  # else the package's name
 OPTIONAL = {
     "pycocoevalcap": "METEOR of captions",
     "paddle2onnx": "ONNX files",

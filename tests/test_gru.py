@@ -102,6 +102,19 @@ def test_steps_one_by_one_give_the_sequence(float64):
         assert float((start - expected[:, t]).abs().max()) < 1e-12
 
 
+def test_the_first_state_is_zero_unless_given(float64):
+    layer, (x, start) = make(), batch()
+    x, length = paddle.to_tensor(x), paddle.to_tensor(LENGTHS)
+    given = layer(x, length, paddle.zeros(start.shape))
+    given.sum().backward()
+    expected = layer.weight.grad.numpy()
+    layer.clear_gradients()
+    left_out = layer(x, length)
+    left_out.sum().backward()
+    assert np.array_equal(left_out.numpy(), given.numpy())
+    assert np.array_equal(layer.weight.grad.numpy(), expected)
+
+
 @both_ways
 def test_a_program_gives_the_values_and_gradients_of_eager(reverse):
     values, gradients = [], []

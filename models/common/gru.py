@@ -17,9 +17,10 @@ import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
 from paddle.autograd import PyLayer
-from paddle.nn.initializer import Constant, Uniform
+from paddle.nn.initializer import Constant
 from paddle.tensor.manipulation import tensor_array_to_tensor
 
+from models.common.layers import xavier
 from models.common.ragged import by_step, by_step_padded, inside_mask
 
 
@@ -40,8 +41,7 @@ class GRU(nn.Layer):
     ) -> None:
         super().__init__()
         self.hidden_size, self.projection, self.reverse = hidden_size, projection, reverse
-        bound = (6.0 / (4 * hidden_size)) ** 0.5
-        weight = ParamAttr(name=f"{name}.w_0", initializer=Uniform(-bound, bound))
+        weight = ParamAttr(name=f"{name}.w_0", initializer=xavier(hidden_size, 3 * hidden_size))
         self.weight = self.create_parameter([hidden_size, 3 * hidden_size], attr=weight)
         bias = ParamAttr(name=f"{name}.b_0", initializer=Constant(0.0))
         self.bias = self.create_parameter([1, 3 * hidden_size], attr=bias)
@@ -133,6 +133,7 @@ class _Recurrence(PyLayer):
             all_hidden.append(hidden)
         ctx.save_for_backward(weight)
         ctx.before, ctx.activated, ctx.running = before, activated, running
+        ctx.learns_start = not start.stop_gradient
         return paddle.concat(all_hidden)
 
     @staticmethod
@@ -152,7 +153,8 @@ class _Recurrence(PyLayer):
             d_gates.append(d_step)
         d_gates = paddle.concat(d_gates[::-1])
         r = paddle.concat([of_step[1] for of_step in ctx.activated])
-        return d_gates, _weight_gradient(d_gates, paddle.concat(ctx.before), r), d_hidden
+        d_weight = _weight_gradient(d_gates, paddle.concat(ctx.before), r)
+        return d_gates, d_weight, d_hidden if ctx.learns_start else None  # None is what Paddle asks for
 
 
 # ---- in a Program -------------------------------------------------------------------------------------

@@ -35,6 +35,11 @@ FIXED = {
 }
 
 
+# A search for sentences: how it begins was fed in 2019, and is the search's own business here.
+SEARCHED = ("feat", "init_ids", "init_scores", "video", "start_second", "end_second")
+FED_IN_2019 = {"init_ids": np.int64, "init_scores": np.float32}
+
+
 def test_reader(readers_case: Case, conformance_dir, monkeypatch: pytest.MonkeyPatch) -> None:
     case = readers_case
     described = read_json(case.folder / f"{case.name}.json")
@@ -86,17 +91,20 @@ def _samples(
         reader.shared_rng = np.random.RandomState(seed)
     elif reader.mode == "TRAIN":
         reader.shared_rng = random.Random(seed)
-    orders = _orders(reader, seed)
+    shuffles = {call[0] for call in described.get("random_calls", [])} == {"random.shuffle"}
+    orders = _orders(reader, seed, shuffles)
     for epoch in range(described["epochs"]):
         order = next(orders)
         rank, world = shard
         order += order[: -len(order) % world]
         for index in order[rank::world]:
             path = reader.describe(index)
-            draws = copy.deepcopy(reader.shared_rng)
+            draws = copy.deepcopy(getattr(reader, "shared_rng", None))
             try:
                 sample = reader[index]
-            except ZooError:
+            except ZooError as error:
+                if "no row of the features" in str(error):  # segments that 2019 passed over without a word
+                    continue
                 if path not in log:
                     assert path.endswith(ONLY_WE_REFUSE), path
                     yield epoch, None
@@ -108,8 +116,8 @@ def _samples(
                 reader.shared_rng = draws  # 2019 failed before it drew
 
 
-def _orders(reader: Any, seed: int) -> Iterator[list[int]]:
-    """The order of each epoch in 2019."""
+def _orders(reader: Any, seed: int, shuffles: bool) -> Iterator[list[int]]:
+    """The order of each epoch in 2019; ``shuffles``: its one draw was that of the list, again and again."""
     if reader.mode != "TRAIN":
         while True:
             yield list(range(len(reader)))
@@ -117,6 +125,12 @@ def _orders(reader: Any, seed: int) -> Iterator[list[int]]:
         while True:
             order = list(range(len(reader)))
             reader.shared_rng.shuffle(order)
+            yield order
+    if shuffles and not hasattr(reader, "training_order"):
+        rng = random.Random(seed)
+        while True:
+            order = list(range(len(reader)))  # it read the list anew each time
+            rng.shuffle(order)
             yield order
     if not hasattr(reader, "training_order"):
         for epoch in itertools.count():
@@ -136,12 +150,19 @@ def _orders(reader: Any, seed: int) -> Iterator[list[int]]:
 def _compare(case: Case, sample: dict, recorded: list[dict], arrays: Any, mode: str) -> None:
     limit = lambda check: tolerance(case.label, check)  # noqa: E731
     fields = tuple(name for name in case.spec.inputs if not name.endswith("_length"))
-    fields += case.spec.targets if mode != "INFER" else ("video_id",)
+    if case.spec.prediction is not None and mode in ("TEST", "INFER"):
+        fields = SEARCHED
+        sample = {**sample, **{name: np.full((1, 1), 0, dtype) for name, dtype in FED_IN_2019.items()}}
+    else:
+        fields += case.spec.targets if mode != "INFER" else ("video_id",)
     video = sample["video"]
     for name, field in zip(fields, recorded, strict=True):
         if field["t"] != "ndarray":
             expected = field["v"]
             value = sample[name]
+            if field["t"] == "list":
+                assert value.tolist() == [item["v"] for item in expected], f"{video}: {name}"
+                continue
             value = value.item() if isinstance(value, np.ndarray) else value
             assert str(value) == str(expected), f"{video}: {name}"
             continue

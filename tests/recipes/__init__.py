@@ -7,7 +7,7 @@ that trains in a second or two on one core, and returns the YAML. ``overrides`` 
 
 from __future__ import annotations
 
-from tests.recipes import attention_cluster, attention_lstm, nextvlad, tsn, videotag
+from tests.recipes import attention_cluster, attention_lstm, ets, nextvlad, tsn, videotag
 
 TINY = {
     "TSN": tsn.tiny,
@@ -15,4 +15,5 @@ TINY = {
     "NEXTVLAD": nextvlad.tiny,
     "AttentionLSTM": attention_lstm.tiny,
     "VideoTag": videotag.tiny,
+    "ETS": ets.tiny,
 }

@@ -1,4 +1,4 @@
-"""ETS on CPU: clips a second of the beam search, one by one and many at once, and the time of a training step.
+"""ETS on CPU: clips a second of the beam search, one by one and all at once, and a training step's time.
 
 ``python -m benchmark.captioning`` makes up a dictionary and segments of 50 to 150 rows at the recipe's size.
 Random weights end no sentence early: every caption has ``--words`` words. Ratios are to clips one by one in
@@ -70,7 +70,10 @@ def searching(args: argparse.Namespace, network, spec, samples: list[dict]) -> N
     called, row = build.predicting(network, spec)
     alone = [_batch([sample]) for sample in samples[: args.clips]]
     together = [_batch(samples[: args.clips])]
-    paths = {"eager": program.eager(called, row, row.outputs), "oneDNN predictor": program.OneDNN(called, row)}
+    paths = {
+        "eager": program.eager(called, row, row.outputs),
+        "oneDNN predictor": program.OneDNN(called, row),
+    }
     ways = {
         f"{name}, {title}": (path, batches)
         for name, path in paths.items()

@@ -12,6 +12,9 @@ Optional:
 - ``draw_together(figure, records)``: likewise for all records of one video;
 - ``running() -> {name: float}``: for the log's line of a batch, where ``result`` is costly or means little
   before the end;
+- ``per_video(failed) -> (number, failed)``: after evaluation, where several samples make one video: how many
+  videos there are, and a ``{"video", "error"}`` for each without a score;
+- ``wants_picture(record) -> bool``: where not every sample is drawn;
 - ``combine(records) -> records``: after prediction, in list order, where several samples make one record
   (the clips of a video); a sample that failed is ``{"video", "error"}``;
 - ``write_results(save_dir, records=None) -> [path]``: the result files of 2019. ``save_dir`` is None

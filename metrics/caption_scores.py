@@ -1,4 +1,4 @@
-"""BLEU, METEOR, ROUGE and CIDEr of captions, by the protocol of ActivityNet Captions (Krishna et al., ICCV 2017).
+"""BLEU, METEOR, ROUGE and CIDEr of captions, as ActivityNet Captions are scored (Krishna et al., ICCV 2017).
 
 A caption is compared with every reference of its video whose segment overlaps its own by a temporal IoU of at
 least a threshold, each pair by itself; one without any scores nothing. Scores are means over the videos of
@@ -158,7 +158,9 @@ def _read_json(path: str) -> dict:
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="metrics.caption_scores", description=__doc__.splitlines()[0])
     parser.add_argument("results", help="result file: ETS_test_res_.json, or another of its form")
-    parser.add_argument("--references", nargs="+", required=True, help="captions of ActivityNet: val_1.json …")
+    parser.add_argument(
+        "--references", nargs="+", required=True, help="captions of ActivityNet: val_1.json …"
+    )
     parser.add_argument("--tious", nargs="+", type=float, default=list(TIOUS), help="thresholds of overlap")
     parser.add_argument("--out", help="also write the scores to this JSON file")
     args = parser.parse_args(argv)

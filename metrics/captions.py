@@ -1,4 +1,4 @@
-"""Captions of segments: the loss while training, then sentences, their scores and the result files of 2019."""
+"""Captions of segments: the loss while training, then sentences, their scores and 2019's result files."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Captions:
 
     In evaluation: ``outputs["ids"]`` (N, K, L + 1) and ``scores``, captions from the best on, as
     ``models/common/beam_search.py`` gives them; ``batch`` holds ``video``, ``index`` (place in the list),
-    ``start_second``, ``end_second`` and the true ``sentence``, which may be empty. The result is ``score``, the
-    mean log-probability of the best captions, ``num_words``, their mean length, ``exact_match``, the percentage
-    that are the true sentence, and what ``metrics/caption_scores.py`` gives.
+    ``start_second``, ``end_second`` and the true ``sentence``, which may be empty. The result is ``score``,
+    the mean log-probability of the best captions, ``num_words``, their mean length, ``exact_match``, the
+    percentage that are the true sentence, and what ``metrics/caption_scores.py`` gives.
     """
 
     class Config(Config):

@@ -128,7 +128,8 @@ class ETS(nn.Layer):
         self.vocabulary = Vocabulary(config.dict_file, config.START, config.END, config.UNK)
         if config.decoder_size != config.gru_hidden_dim:
             raise ConfigError(
-                f"MODEL.decoder_size {config.decoder_size} must be MODEL.gru_hidden_dim {config.gru_hidden_dim}"
+                f"MODEL.decoder_size is {config.decoder_size}; it must be MODEL.gru_hidden_dim, "
+                f"{config.gru_hidden_dim}"
             )
         if config.beam_size > len(self.vocabulary):
             raise ConfigError(

@@ -93,7 +93,9 @@ class VideoTag(nn.Layer):
     def inference(self, spec: ModelSpec, on_gpu: bool, to_static: bool) -> program.Infer:
         """Both stages, each by its own fastest path; the first takes a few frames at a time."""
         extract = FeatureExtractor(self, spec, on_gpu, to_static)
-        second = replace(spec, inputs=("rgb", "rgb_length"), cpu_path="eager", cpu_path_reason="second stage")
+        second = replace(
+            spec, inputs=("rgb", "rgb_length"), cpu_path="eager", cpu_path_reason="faster for few videos"
+        )
         tag = program.inference(self.predictor, second, on_gpu, to_static)
 
         def infer(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

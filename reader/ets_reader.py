@@ -162,7 +162,9 @@ class ETSReader(Dataset):
         spans = [(0.0, math.inf)]
         if config.segments:
             if any(len(span) != 2 or not 0 <= span[0] < span[1] for span in config.segments):
-                raise DataError(f"INFER.segments: expected [[start, end], …] in seconds, got {config.segments}")
+                raise DataError(
+                    f"INFER.segments: expected [[start, end], …] in seconds, got {config.segments}"
+                )
             spans = [(start, end) for start, end in config.segments]
         elif config.segment_second:
             seconds = len(_load(Path(line.path))) / config.feat_fps

@@ -90,7 +90,9 @@ def test_gradients_are_those_of_finite_differences(float64, reverse):
                 tensor.set_value(moved.reshape(value.shape))
                 around.append(float(loss()))
             tensor.set_value(value)
-            assert gradient[i] == pytest.approx((around[0] - around[1]) / 2e-6, rel=1e-5, abs=1e-8), tensor.name
+            assert gradient[i] == pytest.approx((around[0] - around[1]) / 2e-6, rel=1e-5, abs=1e-8), (
+                tensor.name
+            )
 
 
 def test_steps_one_by_one_give_the_sequence(float64):

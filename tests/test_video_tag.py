@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 import yaml
 
@@ -20,6 +21,7 @@ from models import VIDEO_TAG, ZOO
 from models.videotag import combined
 from tests import synthetic
 from tests.conftest import ROOT
+from tests.recipes import tsm as tsm_recipe
 from tests.recipes import videotag
 from utils import build, checkpoint, features, files, registry, web_page
 from utils.config import load_yaml, to_yaml
@@ -71,8 +73,6 @@ def test_features_are_those_of_the_network_and_keep_their_labels(tsn, tmp_path):
     checkpoint.load_weights(network, str(tsn / "TSN"))
     network.eval()
     sample = build.reader(spec, sections, "INFER", "tiny.yaml")[0]
-    import paddle
-
     expected = network.forward_features(paddle.to_tensor(sample["image"][None])).numpy()[0]
     got = np.load(tmp_path / "out" / "clip 0.npy")
     assert got.shape == (2, 512) and got.dtype == np.float32
@@ -121,6 +121,23 @@ def test_two_videos_of_one_name_are_refused(tsn, tmp_path):
         synthetic.write_video(tmp_path / name / "same.mp4", synthetic.frames(4))
     with pytest.raises(DataError, match=r"a/same.mp4 and .*b/same.mp4 would both become .*same.npy"):
         extract(tsn, tmp_path / "out", f"--video_path={tmp_path}")
+
+
+def test_another_backbone_makes_features_too(tmp_path):
+    """TSM sees its neighbours, so all segments of a video go through it together."""
+    recipe = tsm_recipe.tiny(tmp_path)
+    spec, sections = registry.find("TSM", ZOO), load_yaml(recipe)
+    network = build.network(spec, sections, "INFER", str(recipe))
+    checkpoint.save([tmp_path / "TSM"], checkpoint.network_state(network), None, {})
+    flags = [f"--config={recipe}", f"--weights={tmp_path / 'TSM'}", f"--save_dir={tmp_path / 'out'}"]
+    assert tsn_extractor.main([*flags, "--use_gpu=False", "--frames_at_once=1", "--tscale=5"]) == 0
+    network.eval()
+    sample = build.reader(spec, sections, "INFER", str(recipe))[0]
+    expected = network.forward_features(paddle.to_tensor(sample["image"][None])).numpy()[0]
+    expected = features.rescaled(expected, 5)
+    got = np.load(tmp_path / "out" / "clip 0.npy")
+    assert got.shape == (5, 512)
+    assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 def test_a_model_without_features_says_which_have_them(tmp_path):
@@ -309,6 +326,31 @@ def test_the_commands_of_2020(tmp_path, monkeypatch):
     video, *tags = json.loads(Path("data/VideoTag_results/result1.json").read_text("utf-8"))
     assert video == "clip 1.mp4" and len(tags) == 3
     assert launch(monkeypatch, "predict.py", *lstm) == 2  # the default weights are those of epoch 9
+
+
+def test_the_whole_way_of_the_guide(tmp_path):
+    """Its commands, from drawn videos to tags, with fewer videos and epochs."""
+    guide = (APPLICATION / "README.md").read_text(encoding="utf-8").split("## The whole way")[1]
+    lines = guide.split("```bash\n")[1].split("```")[0].splitlines()
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "application").symlink_to(ROOT / "application")
+    for line in lines:
+        words = line.split()
+        script = words[1]
+        if script == "data/dataset/demo/make_videos.py":
+            words += ["--train=3", "--val=1", "--test=1"]
+        elif script.endswith("train.py"):
+            words += ["--epoch=1", "-o", "TRAIN.batch_size=8"]
+        words[:2] = [sys.executable, str(ROOT / script)]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    results = tmp_path / "data" / "demo" / "tags" / "results"
+    scores = json.loads((results / "AttentionLSTM_eval_result.json").read_text(encoding="utf-8"))
+    assert scores["num_samples"] == 8 and {"gap", "hit_at_one"} <= set(scores["result"])
+    video, *tags = json.loads((results / "result0.json").read_text(encoding="utf-8"))
+    assert video.endswith(".npy") and len(tags) == 4
+    names = (tmp_path / "data" / "demo" / "videos" / "tags.txt").read_text(encoding="utf-8").splitlines()
+    assert {tag["class_name"] for tag in tags} <= set(names)
 
 
 def test_a_recipe_of_both_stages_is_made_of_theirs():

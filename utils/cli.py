@@ -172,7 +172,7 @@ def recipe(
         merge_flags(sections, section, values)
     merge_overrides(sections, [item for group in args.override for item in group])
     check_keys(sections, [RunConfig, *spec.configs()], file)
-    spec = build.row(spec, sections, next(iter(flags)), file)
+    spec = build.row(spec, sections, next(iter(flags), "TRAIN"), file)
     args.config, args.model_name = file, spec.name
     args.given_save_dir = args.save_dir
     args.save_dir = args.save_dir or args.default_save_dir

@@ -13,8 +13,10 @@ import paddle
 from paddle.optimizer.lr import LambdaDecay, LRScheduler, PiecewiseDecay
 
 
-def step_decay(learning_rate: float, gamma: float, boundaries: Sequence[float]) -> PiecewiseDecay:
+def step_decay(learning_rate: float, gamma: float, boundaries: Sequence[float]) -> PiecewiseDecay | float:
     """Rate times ``gamma`` after each boundary, in steps; boundaries need not be whole numbers."""
+    if not boundaries:
+        return learning_rate
     values = [learning_rate * gamma**i for i in range(len(boundaries) + 1)]
     return PiecewiseDecay(boundaries=list(boundaries), values=values)
 

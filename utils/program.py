@@ -15,6 +15,7 @@ import paddle.inference
 from paddle import nn
 from paddle.static import InputSpec
 
+from utils import device
 from utils.registry import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def predictor(prefix: str, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
     config = paddle.inference.Config(program, f"{prefix}.pdiparams")
     config.disable_gpu()
     config.disable_glog_info()
-    config.set_cpu_math_library_num_threads(num_threads())
+    config.set_cpu_math_library_num_threads(device.num_threads())
     config.enable_mkldnn()
     engine = paddle.inference.create_predictor(config)
 
@@ -117,14 +118,6 @@ def predictor(prefix: str, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
         return dict(zip(names, values, strict=True))
 
     return infer
-
-
-def num_threads() -> int:
-    """Threads for CPU inference: OMP_NUM_THREADS, else every core this process may use."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    if given.isdigit() and int(given) > 0:
-        return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def eager(network: nn.Layer, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
@@ -160,11 +153,15 @@ def inference(network: nn.Layer, spec: ModelSpec, on_gpu: bool, to_static: bool)
 
 
 class OneDNN:
-    """Builds the predictor at the first batch, when the shapes are known, and checks it there."""
+    """Builds the predictor at the first batch, when the shapes are known, and checks it there.
+
+    ``agrees`` then says whether the predictor is used, or eager, because it gives other numbers.
+    """
 
     def __init__(self, network: nn.Layer, spec: ModelSpec) -> None:
         self.network, self.spec, self.names = network, spec, spec.evaluated
         self.run: Infer | None = None
+        self.agrees: bool | None = None
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.run is not None:
@@ -177,7 +174,8 @@ class OneDNN:
             self.run = predictor(prefix, self.spec, self.names)
         got = self.run(inputs)
         error = max(difference(got[name], expected[name]) for name in self.names)
-        if error <= AGREEMENT:
+        self.agrees = error <= AGREEMENT
+        if self.agrees:
             log.info("inference path: oneDNN predictor (agrees with eager to %.1e)", error)
             return got
         log.warning(

@@ -63,11 +63,16 @@ class Pictures:
     def __call__(self, index: int, record: dict[str, Any], batch: dict[str, Any], place: int) -> None:
         if hasattr(self.metric, "draw_together"):
             return
-        sample = {field: values[place] for field, values in batch.items()}
-        if self.is_page:
-            self._write(index, [record], lambda: self.metric.page(record, sample).encode())
-        else:
-            self._write(index, [record], lambda: _drawn(partial(self.metric.draw, record=record, sample=sample)))
+        if hasattr(self.metric, "wants_picture") and not self.metric.wants_picture(record):
+            return
+
+        def make() -> bytes:
+            sample = {field: values[place] for field, values in batch.items()}
+            if self.is_page:
+                return self.metric.page(record, sample).encode()
+            return _drawn(lambda figure: self.metric.draw(figure, record, sample))
+
+        self._write(index, [record], make)
 
     def together(self, records: Sequence[dict[str, Any]]) -> None:
         """A picture a video, where the metric draws the records of a video together.

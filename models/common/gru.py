@@ -7,7 +7,7 @@ One step of the sequences that still run (Cho et al., EMNLP 2014), x being the g
     c = tanh(x_c + (r h) W_c)          the candidate
     h' = (1 - u) h + u c
 
-Eager and in a Program it runs as the LSTM beside it does, for the same reasons: see ``models/common/lstm.py``.
+Eager and in a Program it runs as the LSTM beside it does, for the same reasons: ``models/common/lstm.py``.
 Shapes: N sequences, T steps of the longest, S = sum of the lengths, E input and H hidden features.
 """
 
@@ -28,8 +28,8 @@ class GRU(nn.Layer):
     """``(N, T, E)`` and lengths ``(N,)`` to ``(N, T, H)``; 0 behind the end of a sequence.
 
     Its parameters are ``<name>.w_0`` and ``<name>.b_0`` ``(1, 3H)``, which holds the biases of u, r, c. 2019
-    declared the weight ``(H, 3H)``, but its memory is two matrices, one behind the other: ``(H, 2H)`` of u and
-    r, and ``(H, H)`` of c.
+    declared the weight ``(H, 3H)``, but its memory is two matrices, one behind the other: ``(H, 2H)`` of u
+    and r, and ``(H, H)`` of c.
 
     Args:
         projection: makes the gates' inputs ``(·, 3H)`` from features ``(·, E)``; None: they are given.
@@ -47,7 +47,7 @@ class GRU(nn.Layer):
         self.bias = self.create_parameter([1, 3 * hidden_size], attr=bias)
 
     def forward(self, x: Tensor, length: Tensor, start: Tensor | None = None) -> Tensor:
-        """``start`` ``(N, H)`` is the state before the first step; None: zeros. Every length is at least 1."""
+        """``start`` ``(N, H)`` is the state before the first step; None: zeros. No length is 0."""
         width = self.hidden_size
         num_sequences, num_steps = paddle.shape(x)[0], paddle.shape(x)[1]
         if start is None:
@@ -147,9 +147,7 @@ class _Recurrence(PyLayer):
             started = running[t] - d_hidden.shape[0]  # sequences that end here
             if started:
                 d_hidden = paddle.concat([d_hidden, zeros[:started]])
-            d_step, d_hidden = _step_back(
-                d_hidden + d_outputs[t], ctx.before[t], ctx.activated[t], *matrices
-            )
+            d_step, d_hidden = _step_back(d_hidden + d_outputs[t], ctx.before[t], ctx.activated[t], *matrices)
             d_gates.append(d_step)
         d_gates = paddle.concat(d_gates[::-1])
         r = paddle.concat([of_step[1] for of_step in ctx.activated])

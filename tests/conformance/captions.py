@@ -14,7 +14,9 @@ from utils import build, program
 from utils.config import Sections
 
 
-def compare_search(network: Any, case: Case, batch: dict, fetches: list[dict], arrays: Any, limit: float) -> None:
+def compare_search(
+    network: Any, case: Case, batch: dict, fetches: list[dict], arrays: Any, limit: float
+) -> None:
     """The sentences found, their words and scores; ``fetches`` describes both arrays."""
     called, row = build.predicting(network, case.spec)
     assert not batch["init_scores"].any()  # fed in 2019; here the search knows how it begins

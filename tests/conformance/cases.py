@@ -56,8 +56,14 @@ def find(area: str, folder: Path, names: str) -> list[Case]:
             base = folder / "networks" / label.upper()
             listed = read_json(base / "manifest.json")["cases"] if base.is_dir() else {}
         elif area == "checkpoints":
-            base = folder / "networks" / "checkpoints" / label.upper()
-            listed = _checkpoint_cases(base, spec)
+            checkpoints = folder / "networks" / "checkpoints"
+            base = checkpoints / label.upper()
+            listed = _checkpoint_cases(base)
+            # What --pretrain makes of one backbone is recorded beside it, for every model.
+            found += [
+                Case(area, label, spec, file.stem, file.parent)
+                for file in sorted(checkpoints.glob(f"*/pretrain_{label.upper()}.json"))
+            ]
         else:
             base = folder / "io" / area
             everything = read_json(base / "manifest.json")["cases"] if base.is_dir() else []
@@ -72,12 +78,11 @@ def _is_of(base: Path, name: str, area: str, label: str) -> bool:
     return f"{application}{read_json(file)['model']}".lower() == label.lower()
 
 
-def _checkpoint_cases(base: Path, spec: ModelSpec) -> list[str]:
+def _checkpoint_cases(base: Path) -> list[str]:
     if not base.is_dir():
         return []
     names = [file.stem for file in base.glob("*.pdparams")]
     names += [file.name for file in base.iterdir() if file.is_dir()]
-    names += [file.stem for file in base.glob(f"pretrain_{spec.name.upper()}.json")]
     return sorted(names)
 
 

@@ -27,6 +27,7 @@ NAMES = {
     "avg_perr": "perr",
     "mAP_mean_of_aps": "map",
 }
+PREDICTED = r"(video_id|video) (\S+?) ?,|class: (.+?),  probability:?  (\S+)"
 WRONG_IN_2019 = ("hit_at_1", "avg_hit_at_one")  # every video's labels at every video's best class
 
 
@@ -57,8 +58,15 @@ def test_metric(metrics_case: Case, conformance_dir, monkeypatch: pytest.MonkeyP
         if step["op"] == "finalize_after_reset":  # 2019 divided by zero
             assert metric.result() == {}
             continue
+        if step["op"] == "finalize_and_log_out" and hasattr(metric, "per_video") and mode == "TEST":
+            _compare_videos(metric, step, limit)
+            continue
         if step["op"] == "finalize_and_log_out":
+            if hasattr(metric, "combine"):
+                predictions = metric.combine(predictions)
             _compare_final(metric, bounds[:2], predictions, step, limit, mode, case.id)
+            continue
+        if "fetch" not in step:  # 2019 only logged how far it was
             continue
         outputs, batch = _fetched(case, step, arrays, mode)
         worst, best = _resolve_ties(outputs, batch)
@@ -122,6 +130,11 @@ def _fetched(case: Case, step: dict, arrays: Any, mode: str) -> tuple[dict, dict
     """Recorded fetches as our outputs and batch; 2019's order is losses, outputs, targets or ids."""
     values = [arrays[f] if isinstance(f, str) else f["literal"] for f in step["fetch"]]
     spec = case.spec
+    if hasattr(spec.part("metric"), "per_video") and mode in ("TEST", "INFER"):  # one clip of a video
+        outputs = dict(zip(spec.outputs, values, strict=False))
+        videos = np.asarray(values[-1]).reshape(-1)
+        clips = np.arange(len(videos)) + 1000 * step["batch"]  # in the order of the list
+        return outputs, {"video": [str(v) for v in videos], "video_index": videos, "clip": clips}
     if mode == "INFER":
         outputs = dict(zip(spec.outputs, values, strict=False))
         return outputs, {"video": list(values[len(spec.outputs)])}
@@ -161,18 +174,31 @@ def _compare_final(
         return
     if mode == "INFER":
         recorded = [
-            (kind, value, name, probability)
-            for kind, value, name, probability in re.findall(
-                r"(video_id) (\S+) ,|class: (.+?),  probability:  (\S+)", text
-            )
+            (kind, value, name, probability) for kind, value, name, probability in re.findall(PREDICTED, text)
         ]
         lines = "\n".join(metric.describe(record) for record in predictions)
-        ours = re.findall(r"(video_id) (\S+) ,|class: (.+?),  probability:  (\S+)", lines)
+        ours = re.findall(PREDICTED, lines)
         assert [(a, b, c) for a, b, c, _ in ours] == [(a, b, c) for a, b, c, _ in recorded]
         expected = [float(p) for *_, p in recorded if p]
         assert_close([float(p) for *_, p in ours if p], expected, limit, "probabilities")
         return
     _compare_values(metric, bounds, step["values"], limit, what)
+
+
+def _compare_videos(metric: Any, step: dict, limit: float) -> None:
+    """Scores summed over clips: 2019 printed them, accuracies of videos over all that there should be."""
+    text = "\n".join(line[2] for line in step["log"])
+    right, total = map(int, re.search(r"Clip accuracy: .* \((\d+)/(\d+)\)", text).groups())
+    first, videos = map(int, re.search(r"Clip1 accuracy: .* \((\d+)/(\d+)\)", text).groups())
+    missing = [int(number) for number in re.findall(r"Id: (\d+) count: 0", text)]
+    assert_close(metric.result()["clip_acc"], 100 * right / total, limit, "accuracy of clips")
+    assert_close(metric.result()["clip1_acc"], 100 * first / videos, limit, "accuracy of first clips")
+    _, unscored = metric.per_video([])
+    assert [record["video"] for record in unscored] == [metric.videos[number][0] for number in missing]
+    for name in ("top-1", "top-5"):
+        expected = float(re.search(rf"{name} accuracy: (\S+) percent", text)[1])
+        ours = metric.result_with_failures(len(missing))[f"{name.replace('-', '')}_acc"]
+        assert abs(ours - expected) <= 0.005 + limit, name  # printed with two decimals
 
 
 def _compare_values(

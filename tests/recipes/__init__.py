@@ -7,13 +7,26 @@ that trains in a second or two on one core, and returns the YAML. ``overrides`` 
 
 from __future__ import annotations
 
-from tests.recipes import attention_cluster, attention_lstm, ets, nextvlad, tsn, videotag
+from tests.recipes import (
+    attention_cluster,
+    attention_lstm,
+    ets,
+    nextvlad,
+    nonlocal_net,
+    stnet,
+    tsm,
+    tsn,
+    videotag,
+)
 
 TINY = {
     "TSN": tsn.tiny,
+    "TSM": tsm.tiny,
+    "STNET": stnet.tiny,
+    "NONLOCAL": nonlocal_net.tiny,
     "AttentionCluster": attention_cluster.tiny,
-    "NEXTVLAD": nextvlad.tiny,
     "AttentionLSTM": attention_lstm.tiny,
+    "NEXTVLAD": nextvlad.tiny,
     "VideoTag": videotag.tiny,
     "ETS": ets.tiny,
 }

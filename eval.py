@@ -34,12 +34,13 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
     metric = build.metric(spec, sections, "TEST", args.config)
     world = device.world_size()
     batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
-    workers = loader.num_workers(args.num_workers, run.num_reader_threads, world)
-    infer = program.inference(network, spec, on != "cpu", args.to_static)
+    workers = loader.num_workers(args.num_workers, run.num_readers, world)
+    called, row = build.predicting(network, spec)
+    infer = program.inference(called, row, on != "cpu", args.to_static)
     result, failed = engine.evaluate(
-        spec,
+        row,
         infer,
-        program.loss_function(network),
+        program.loss_function(network) if row.losses else None,
         loader.Loader(reader, batches, workers),
         metric,
         "EVAL",

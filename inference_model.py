@@ -25,7 +25,8 @@ def main(argv: list[str]) -> int:
     example = build.example_inputs(spec, sections, "INFER", args.config)
     os.makedirs(args.save_dir, exist_ok=True)
     prefix = os.path.join(args.save_dir, f"{spec.name}_model")
-    files = program.export(network, spec, spec.outputs, example, prefix)
+    called, row = build.predicting(network, spec)
+    files = program.export(called, row, row.outputs, example, prefix)
     print(f"save inference model at {args.save_dir}: {', '.join(files)}")
     return 0
 

@@ -36,14 +36,17 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
     draw = visualize.Pictures(args.save_dir, metric) if args.visualize else None
     world = device.world_size()
     batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
-    workers = loader.num_workers(args.num_workers, run.num_reader_threads, world)
-    infer = program.inference(network, spec, on != "cpu", args.to_static)
+    workers = loader.num_workers(args.num_workers, run.num_readers, world)
+    called, row = build.predicting(network, spec)
+    infer = program.inference(called, row, on != "cpu", args.to_static)
     samples = loader.Loader(reader, batches, workers)
-    records = engine.predict(spec, infer, samples, metric, args.log_interval, draw)
+    records = engine.predict(row, infer, samples, metric, args.log_interval, draw)
     if hasattr(metric, "combine"):
         records = metric.combine(records)
     failed = [record for record in records if "error" in record]
     if device.rank() == 0:
+        if draw is not None:
+            draw.together(records)
         for record in records:
             logger.info("%s", metric.describe(record) if "error" not in record else record)
         file = Path(args.save_dir) / f"{spec.name}_infer_result.json"

@@ -69,7 +69,7 @@ def train(args, spec, sections, run: RunConfig) -> int:
         snapshots.resume(resume, solver.counter_begin)
     else:
         snapshot.start(trainer, args.pretrain, build.network_config(spec, sections, "TRAIN", file))
-    workers = loader.num_workers(args.num_workers, run.num_reader_threads, device.world_size())
+    workers = loader.num_workers(args.num_workers, run.num_readers, device.world_size())
     metric = build.metric(spec, sections, "TRAIN", file)
     jsonl = log.JsonLog(save_dir / "log.jsonl" if device.rank() == 0 else None)
     if device.rank() == 0:
@@ -126,7 +126,7 @@ def validation(args, spec, sections):
     metric = build.metric(spec, sections, "VALID", args.config)
     world = device.world_size()
     batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
-    workers = loader.num_workers(args.num_workers, run.num_reader_threads, world)
+    workers = loader.num_workers(args.num_workers, run.num_readers, world)
 
     def validate(network):
         infer, loss = program.eager(network, spec, spec.evaluated), program.loss_function(network)

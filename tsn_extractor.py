@@ -51,7 +51,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
         path = args.weights or weights.published(spec, config)
         logger.info(f"{features.load_backbone(network, path)}")
         extract = features.FeatureExtractor(network, spec, on != "cpu", args.to_static, args.frames_at_once)
-        workers = loader.num_workers(args.num_workers, run.num_reader_threads, device.world_size())
+        workers = loader.num_workers(args.num_workers, run.num_readers, device.world_size())
         batches = [todo[start : start + run.batch_size] for start in range(0, len(todo), run.batch_size)]
         failed = write_features(args, extract, loader.Loader(reader, batches, workers), targets)
     failed = [index for part in device.gather(failed) for index in part]

@@ -9,6 +9,7 @@ Optional:
 
 - ``draw(figure, record, sample)``: the picture of a record on an empty matplotlib Figure;
 - ``page(record, sample) -> str``: an HTML page of it instead;
+- ``draw_together(figure, records)``: likewise for all records of one video;
 - ``running() -> {name: float}``: for the log's line of a batch, where ``result`` is costly or means little
   before the end;
 - ``per_video(failed) -> (number, failed)``: after evaluation, where several samples make one video: how many

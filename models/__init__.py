@@ -1,6 +1,6 @@
 """THE ZOO: one row a model. Adding a model = one row + one file + one YAML."""
 
-from utils.registry import ModelSpec
+from utils.registry import ModelSpec, Prediction
 
 PADDLE_MODELS = "https://paddlemodels.bj.bcebos.com"
 
@@ -194,5 +194,23 @@ ZOO = (
         config="application/video_tag/configs/videotag.yaml",
         best="gap",
         weights_of=VIDEO_TAG,
+    ),
+    ModelSpec(
+        name="ETS",
+        title="two GRUs that read and one that writes; captions of segments (ActivityNet Captions)",
+        network="models.ets:ETS",
+        reader="reader.ets_reader:ETSReader",
+        metric="metrics.captions:Captions",
+        solver="models.ets:Solver",
+        inputs=("feat", "feat_length", "word", "word_length"),
+        outputs=(),
+        targets=("word_next",),
+        loss_inputs=("logits",),
+        prediction=Prediction("captioner", ("feat", "feat_length"), ("ids", "scores")),
+        config="configs/ets.yaml",
+        best="loss",
+        best_is_higher=False,
+        weights="ETS.pdparams",
+        weights_urls=(f"{PADDLE_MODELS}/video_caption/ETS.pdparams",),
     ),
 )

@@ -17,7 +17,8 @@ from paddle import Tensor, nn
 from pydantic import PositiveFloat, PositiveInt
 
 from models.common.layers import linear
-from models.common.lstm import PeepholeLSTM, inside_mask
+from models.common.lstm import PeepholeLSTM
+from models.common.ragged import inside_mask
 from utils import device, optimizer
 from utils.config import Config, key
 from utils.errors import ConfigError

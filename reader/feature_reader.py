@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from paddle.io import Dataset
 
-from reader.common import feature_files, filelist
-from utils import loader
+from reader.common import feature_files, filelist, ragged
 from utils.config import MODE, Config, key
 from utils.errors import DataError
 
@@ -158,16 +157,7 @@ class FeatureReader(Dataset):
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch; see the class for what is padded."""
-        rest = [{k: v for k, v in sample.items() if k not in self.dims} for sample in samples]
-        batch = loader.collate(rest)
-        for name in self.dims:
-            rows = [sample[name] for sample in samples]
-            lengths = np.array([len(row) for row in rows], np.int64)
-            padded = np.zeros((len(rows), lengths.max(), self.dims[name]), rows[0].dtype)
-            for i, row in enumerate(rows):
-                padded[i, : len(row)] = row
-            batch[name], batch[f"{name}_length"] = padded, lengths
-        return batch
+        return ragged.collate(samples, list(self.dims))
 
 
 class QuantisedFeatureReader(FeatureReader):

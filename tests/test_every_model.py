@@ -138,8 +138,9 @@ def test_the_inference_program_gives_what_eager_gives(spec, trained, tmp_path):
     network = build.network(spec, sections, "INFER", str(recipe))
     checkpoint.load_weights(network, str(folder / spec.name))
     example = build.example_inputs(spec, sections, "INFER", str(recipe))
-    expected = program.eager(network, spec, spec.outputs)(example)
-    got = program.predictor(str(tmp_path / f"{spec.name}_model"), spec, spec.outputs)(example)
+    called, row = build.predicting(network, spec)
+    expected = program.eager(called, row, row.outputs)(example)
+    got = program.predictor(str(tmp_path / f"{spec.name}_model"), row, row.outputs)(example)
     for name, value in expected.items():
         assert program.difference(got[name], value) <= 1e-4, name
 

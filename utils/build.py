@@ -28,6 +28,16 @@ def network(spec: ModelSpec, sections: Sections, mode: str, file: str, seed: int
         return spec.part("network")(config)
 
 
+def predicting(network: paddle.nn.Layer, spec: ModelSpec) -> tuple[paddle.nn.Layer, ModelSpec]:
+    """What evaluation and prediction run, and its row, which names no loss where there is none."""
+    if spec.prediction is None:
+        return network, spec
+    made = spec.prediction
+    nothing = {"losses": (), "loss_inputs": (), "targets": ()}
+    row = replace(spec, inputs=made.inputs, outputs=made.outputs, **nothing)
+    return getattr(network, made.maker)(), row
+
+
 def network_config(spec: ModelSpec, sections: Sections, mode: str, file: str) -> Config:
     return resolve(spec.part("network").Config, sections, mode, file)
 

@@ -25,6 +25,7 @@ Sections = dict[str, dict[str, Any]]
 # Keys of the 2019 files that nothing reads any more: accepted, without effect, and why.
 RETIRED = {
     "buf_size": "the loader prefetches a few batches a worker",
+    "buffer_size": "the loader prefetches a few batches a worker",
     "pretrain_base": "--pretrain says what training starts from; 2019 did not read it either",
     "num_trainers": "the launcher says how many processes run",
     "trainer_id": "the launcher says which process this is",
@@ -49,6 +50,7 @@ class RunConfig(Config):
     name: str = Field("", json_schema_extra={"sections": ["MODEL"]})
     batch_size: int = Field(1, gt=0, json_schema_extra={"sections": [MODE]})  # over all processes
     num_reader_threads: int = Field(0, ge=0, json_schema_extra={"sections": [MODE]})
+    num_threads: int = Field(0, ge=0, json_schema_extra={"sections": [MODE]})  # the same in other recipes
     epoch: int = Field(1, ge=0, json_schema_extra={"sections": ["TRAIN"]})
     use_gpu: bool | None = Field(None, json_schema_extra={"sections": [MODE, "TRAIN"]})
     num_gpus: int = Field(1, gt=0, json_schema_extra={"sections": [MODE, "TRAIN"]})
@@ -56,6 +58,11 @@ class RunConfig(Config):
     # Training stops when more than this share of the samples (and more than ten) cannot be read.
     max_failed_fraction: float = Field(0.1, ge=0, le=1, json_schema_extra={"sections": ["TRAIN"]})
     seed: int | None = Field(None, ge=0, json_schema_extra={"sections": ["TRAIN"]})
+
+    @property
+    def num_readers(self) -> int:
+        """Reader processes that the recipe asks for."""
+        return max(self.num_reader_threads, self.num_threads)
 
 
 C = TypeVar("C", bound=Config)

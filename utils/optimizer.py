@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import paddle
-from paddle.optimizer.lr import LRScheduler, PiecewiseDecay
+from paddle.optimizer.lr import LambdaDecay, LRScheduler, PiecewiseDecay
 
 
 def step_decay(learning_rate: float, gamma: float, boundaries: Sequence[float]) -> PiecewiseDecay | float:
@@ -53,14 +53,31 @@ def rmsprop(
     )
 
 
+def noam_decay(size: int, warmup_steps: int, factor: float = 1.0) -> LambdaDecay:
+    """``factor * size^-0.5 * min(n^-0.5, n * warmup_steps^-1.5)`` at the n-th step, from n = 1 on."""
+
+    def rate(steps_done: int) -> float:
+        n = steps_done + 1
+        return size**-0.5 * min(n**-0.5, n * warmup_steps**-1.5)
+
+    return LambdaDecay(factor, rate)
+
+
 def adam(
-    schedule: LRScheduler | float, parameters: Sequence[paddle.Tensor], weight_decay: float | None = None
+    schedule: LRScheduler | float,
+    parameters: Sequence[paddle.Tensor],
+    weight_decay: float | None = None,
+    clip_norm: float | None = None,
 ) -> paddle.optimizer.Adam:
-    """Beta 0.9 and 0.999, epsilon 1e-8 (which Paddle 3 scales with the bias correction, Fluid did not)."""
+    """Beta 0.9 and 0.999, epsilon 1e-8 (which Paddle 3 scales with the bias correction, Fluid did not).
+
+    ``clip_norm``: all gradients together, before the decay is added, are scaled down to this norm.
+    """
     return paddle.optimizer.Adam(
         learning_rate=schedule,
         parameters=list(parameters),
         weight_decay=paddle.regularizer.L2Decay(weight_decay) if weight_decay else None,
+        grad_clip=paddle.nn.ClipGradByGlobalNorm(clip_norm) if clip_norm else None,
     )
 
 

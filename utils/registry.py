@@ -13,6 +13,19 @@ from utils.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What evaluation and prediction run where that is not ``forward``: sentences that are searched for.
+
+    ``maker`` is the method of the network that makes it, a Layer over the same parameters: it takes
+    ``inputs`` and gives a dict of ``outputs``. It has no loss; validation while training runs ``forward``.
+    """
+
+    maker: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One model: where its parts are, what its network takes and gives, what its scores mean.
 
@@ -36,6 +49,7 @@ class ModelSpec:
     targets: tuple[str, ...]  # batch fields that only the loss and the metric need
     losses: tuple[str, ...] = ("loss",)
     loss_inputs: tuple[str, ...] = ()  # entries of forward's dict that only the loss needs
+    prediction: Prediction | None = None
     config: str = ""  # default recipe
     best: str = ""  # entry of metric.result() that decides what "best" means; "" = no best file
     best_is_higher: bool = True

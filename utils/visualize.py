@@ -1,7 +1,8 @@
 """Pictures of predictions: ``predict.py --visualize`` writes a PNG (or a web page) a sample.
 
 A metric that can be drawn has ``draw(figure, record, sample)``: it draws its record on an empty matplotlib
-Figure; ``sample`` holds the fields that the reader gave, without the batch axis. Everything else (names,
+Figure; ``sample`` holds the fields that the reader gave, without the batch axis. Or it has
+``draw_together(figure, records)``, for all records of one video. Everything else (names,
 files, what goes wrong) is done here. matplotlib is used without pyplot and without global state, and is
 imported on use only: it is slow to import.
 """
@@ -13,8 +14,9 @@ import logging
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ class Pictures:
         self.save_dir, self.metric, self.is_page = Path(save_dir), metric, hasattr(metric, "page")
         if self.is_page:
             return
-        if not hasattr(metric, "draw"):
+        if not (hasattr(metric, "draw") or hasattr(metric, "draw_together")):
             raise ConfigError("--visualize: there are no pictures for this model yet; leave the flag out")
         try:
             import matplotlib.figure  # noqa: F401
@@ -59,25 +61,54 @@ class Pictures:
             raise ConfigError(f"--visualize needs matplotlib ({error}): pip install matplotlib") from error
 
     def __call__(self, index: int, record: dict[str, Any], batch: dict[str, Any], place: int) -> None:
+        if hasattr(self.metric, "draw_together"):
+            return
         if hasattr(self.metric, "wants_picture") and not self.metric.wants_picture(record):
             return
-        try:
-            name = f"pictures/{index:05d}_{safe_stem(record['video'])}.{'html' if self.is_page else 'png'}"
+
+        def make() -> bytes:
             sample = {field: values[place] for field, values in batch.items()}
-            data = self.metric.page(record, sample).encode() if self.is_page else self._png(record, sample)
-            files.write_atomic(self.save_dir / name, data)
-            record["picture"] = name
+            if self.is_page:
+                return self.metric.page(record, sample).encode()
+            return _drawn(lambda figure: self.metric.draw(figure, record, sample))
+
+        self._write(index, [record], make)
+
+    def together(self, records: Sequence[dict[str, Any]]) -> None:
+        """A picture a video, where the metric draws the records of a video together.
+
+        Its number is that of the video's first record in the list.
+        """
+        if not hasattr(self.metric, "draw_together"):
+            return
+        of_videos: dict[str, list[int]] = {}
+        for i, record in enumerate(records):
+            if "error" not in record:
+                of_videos.setdefault(record["video"], []).append(i)
+        for places in of_videos.values():
+            of_video = [records[i] for i in places]
+            draw = partial(self.metric.draw_together, records=of_video)
+            self._write(places[0], of_video, partial(_drawn, draw))
+
+    def _write(self, index: int, records: Sequence[dict[str, Any]], make: Callable[[], bytes]) -> None:
+        try:
+            video = records[0]["video"]
+            name = f"pictures/{index:05d}_{safe_stem(video)}.{'html' if self.is_page else 'png'}"
+            files.write_atomic(self.save_dir / name, make())
+            for record in records:
+                record["picture"] = name
         except Exception as error:  # whatever it is, the predictions are worth more than the picture
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            log.warning("no picture of %s: %s", record.get("video", f"sample {index}"), reason)
+            log.warning("no picture of %s: %s", records[0].get("video", f"sample {index}"), reason)
 
-    def _png(self, record: dict[str, Any], sample: dict[str, Any]) -> bytes:
-        from matplotlib.figure import Figure
 
-        figure = Figure(dpi=100, facecolor="white")
-        with _quiet():
-            self.metric.draw(figure, record, sample)
-            return png(figure)
+def _drawn(draw: Callable[[Any], None]) -> bytes:
+    from matplotlib.figure import Figure
+
+    figure = Figure(dpi=100, facecolor="white")
+    with _quiet():
+        draw(figure)
+        return png(figure)
 
 
 def safe_stem(video: str) -> str:

@@ -58,11 +58,17 @@ class BatchNorm(nn.Layer):
         )
 
 
-def linear(inputs: int, outputs: int, name: str, bias: bool = True) -> nn.Linear:
-    """2019's fully connected layer: ``<name>.w_0`` (Xavier) and ``<name>.b_0``, which is not decayed."""
+def xavier(inputs: int, outputs: int) -> Uniform:
+    """The values that 2019's layers start from unless told otherwise."""
     bound = (6.0 / (inputs + outputs)) ** 0.5
-    weight = ParamAttr(name=f"{name}.w_0", initializer=Uniform(-bound, bound))
-    offset = ParamAttr(name=f"{name}.b_0", initializer=Constant(0.0), regularizer=L2Decay(0.0))
+    return Uniform(-bound, bound)
+
+
+def linear(inputs: int, outputs: int, name: str, bias: bool = True, decay_bias: bool = False) -> nn.Linear:
+    """2019's fully connected layer: ``<name>.w_0`` and ``<name>.b_0``, which usually is not decayed."""
+    weight = ParamAttr(name=f"{name}.w_0", initializer=xavier(inputs, outputs))
+    rule = None if decay_bias else L2Decay(0.0)
+    offset = ParamAttr(name=f"{name}.b_0", initializer=Constant(0.0), regularizer=rule)
     return nn.Linear(inputs, outputs, weight_attr=weight, bias_attr=offset if bias else False)
 
 

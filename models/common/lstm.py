@@ -18,7 +18,6 @@ Shapes: N sequences, T steps of the longest, S = sum of the lengths, E input and
 
 from __future__ import annotations
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
@@ -27,6 +26,7 @@ from paddle.nn.initializer import Constant
 from paddle.tensor.manipulation import tensor_array_to_tensor
 
 from models.common.layers import linear
+from models.common.ragged import by_step, by_step_padded, inside_mask
 
 
 class PeepholeLSTM(nn.Layer):
@@ -56,9 +56,9 @@ class PeepholeLSTM(nn.Layer):
         width = self.hidden_size
         num_sequences, num_steps = paddle.shape(x)[0], paddle.shape(x)[1]
         if paddle.in_dynamic_mode():
-            order, back, running = _by_step(length.numpy(), x.shape[1], self.reverse)
+            order, back, running = by_step(length.numpy(), x.shape[1], self.reverse)
         else:
-            order, back = _by_step_padded(length, num_sequences, num_steps, self.reverse)
+            order, back = by_step_padded(length, num_sequences, num_steps, self.reverse)
             running = None
         rows = paddle.gather(x.reshape([-1, x.shape[2]]), order)  # (N, T, E) -> (S, E), step by step
         gates = self.projection(rows) + self.bias[:, : 4 * width]  # (S, 4H)
@@ -72,40 +72,6 @@ class PeepholeLSTM(nn.Layer):
         hidden = paddle.gather(hidden, back).reshape([num_sequences, num_steps, width])  # (N, T, H)
         inside = inside_mask(length, num_steps).astype(hidden.dtype)
         return hidden * inside.unsqueeze(2)
-
-
-def inside_mask(length: Tensor, num_steps: Tensor) -> Tensor:
-    """Lengths ``(N,)`` to ``(N, T)`` bool: True where a sequence is, False in its padding."""
-    return paddle.arange(num_steps).astype(length.dtype) < length.unsqueeze(1)
-
-
-def _by_step(length: np.ndarray, num_steps: int, reverse: bool) -> tuple[Tensor, Tensor, list[int]]:
-    """Which of the ``N * T`` places each row of S comes from, the inverse (0 in padding), and how many
-    sequences run at each step.
-    """
-    longest_first = np.argsort(-length, kind="stable")
-    runs = np.arange(length.max())[:, None] < length[longest_first]  # (T, N)
-    step, place = np.nonzero(runs)
-    sequence = longest_first[place]
-    time = length[sequence] - 1 - step if reverse else step
-    order = sequence * num_steps + time
-    back = np.zeros(len(length) * num_steps, np.int64)
-    back[order] = np.arange(len(order))
-    return paddle.to_tensor(order), paddle.to_tensor(back), runs.sum(axis=1).tolist()
-
-
-def _by_step_padded(
-    length: Tensor, num_sequences: Tensor, num_steps: Tensor, reverse: bool
-) -> tuple[Tensor, Tensor]:
-    """As ``_by_step`` in a Program, where every sequence runs at every step, its padding last."""
-    sequence = paddle.arange(num_sequences).astype(length.dtype).unsqueeze(1)  # (N, 1)
-    time = paddle.arange(num_steps).astype(length.dtype).unsqueeze(0) + 0 * sequence  # (N, T)
-    if reverse:
-        last = length.unsqueeze(1) - 1
-        time = paddle.where(time <= last, last - time, time)  # its own inverse
-    order = (sequence * num_steps.astype(length.dtype) + time).transpose([1, 0])
-    back = time * num_sequences.astype(length.dtype) + sequence
-    return order.flatten(), back.flatten()
 
 
 # ---- one step, forward and backward -------------------------------------------------------------------

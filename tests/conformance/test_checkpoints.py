@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conformance import filling
+from tests.conformance.captions import compare_search
 from tests.conformance.cases import Case, assert_close, read_json, sections_of
+from tests.conformance.test_networks import make_batch
+from tests.conformance.tolerances import tolerance
 from utils import build, checkpoint, fluid_file, safe_pickle
 
 
@@ -74,6 +76,10 @@ def _checkpoint_case(case: Case) -> None:
     network = build.network(case.spec, sections, "INFER", file)
     checkpoint.load_weights(network, f"{prefix}.pdparams")
     network.eval()
+    if case.spec.prediction is not None:
+        infer, arrays = described["infer"], np.load(case.folder / "infer.npz")
+        batch = make_batch({"case": infer["case_id_of_inputs"], "inputs": infer["inputs"], "salt": ""})
+        compare_search(network, case, batch, infer["fetches"], arrays, tolerance(case.label, "forward"))
     assert_resumes(case, described, sections, file, prefix)
 
 
@@ -88,10 +94,8 @@ def assert_resumes(case: Case, described: dict, sections: dict, file: str, prefi
         updates = solver.build(network.parameters())
         checkpoint.load_weights(network, f"{prefix}.pdparams")
         checkpoint.load_optimizer(updates, prefix, solver.counter_begin)
-        batch = {
-            item["name"]: paddle.to_tensor(filling.make_input("small_train3", item))
-            for item in described["train_inputs"]
-        }
+        inputs = {"case": "small_train3", "inputs": described["train_inputs"], "salt": ""}
+        batch = {name: paddle.to_tensor(value) for name, value in make_batch(inputs).items()}
         for expected in described["train_losses_steps_3_4_after_saving"]:
             losses = network.loss(network(*(batch[name] for name in case.spec.inputs)), batch)
             assert_close(float(losses["loss"]), expected, 1e-5, "loss after resuming")

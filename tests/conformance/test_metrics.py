@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conformance.captions import compare_metric
 from tests.conformance.cases import Case, assert_close, read_json, sections_of
 from tests.conformance.tolerances import tolerance
 from utils import build
@@ -37,6 +38,9 @@ def test_metric(metrics_case: Case, conformance_dir, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(conformance_dir / "io" / "data")
     sections, file = sections_of(case, described)
     mode = described["mode"].upper()
+    if case.spec.prediction is not None:
+        compare_metric(case, described, sections, file, tmp_path)
+        return
     if described.get("app") == "video_tag":
         _predictions_of_application(case, described, sections, file, tmp_path)
         return

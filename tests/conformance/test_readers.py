@@ -41,6 +41,11 @@ AS_IN_2019 = {
 }
 
 
+# A search for sentences: how it begins was fed in 2019, and is the search's own business here.
+SEARCHED = ("feat", "init_ids", "init_scores", "video", "start_second", "end_second")
+FED_IN_2019 = {"init_ids": np.int64, "init_scores": np.float32}
+
+
 def test_reader(readers_case: Case, conformance_dir, monkeypatch: pytest.MonkeyPatch) -> None:
     case = readers_case
     described = read_json(case.folder / f"{case.name}.json")
@@ -99,17 +104,20 @@ def _samples(
         reader.shared_rng = np.random.RandomState(seed)
     elif reader.mode == "TRAIN":
         reader.shared_rng = random.Random(seed)
-    orders = _orders(reader, seed)
+    shuffles = {call[0] for call in described.get("random_calls", [])} == {"random.shuffle"}
+    orders = _orders(reader, seed, shuffles)
     for epoch in range(described["epochs"]):
         order = next(orders)
         rank, world = shard
         order += order[: -len(order) % world]
         for index in order[rank::world]:
             path = reader.describe(index)
-            draws = copy.deepcopy(reader.shared_rng)
+            draws = copy.deepcopy(getattr(reader, "shared_rng", None))
             try:
                 sample = reader[index]
-            except ZooError:
+            except ZooError as error:
+                if "no row of the features" in str(error):  # segments that 2019 passed over without a word
+                    continue
                 if path not in log:
                     assert path.endswith(ONLY_WE_REFUSE), path
                     yield epoch, None
@@ -165,8 +173,8 @@ def _compare_in_any_order(case: Case, reader: Any, described: dict, arrays: Any,
     assert not by_label, f"no start gives the clips of the labels {sorted(by_label)}"
 
 
-def _orders(reader: Any, seed: int) -> Iterator[list[int]]:
-    """The order of each epoch in 2019."""
+def _orders(reader: Any, seed: int, shuffles: bool) -> Iterator[list[int]]:
+    """The order of each epoch in 2019; ``shuffles``: its one draw was that of the list, again and again."""
     if reader.mode == "TRAIN" and isinstance(reader.shared_rng, _TwoStreams):
         while True:
             order = list(range(len(reader)))
@@ -179,6 +187,12 @@ def _orders(reader: Any, seed: int) -> Iterator[list[int]]:
         while True:
             order = list(range(len(reader)))
             reader.shared_rng.shuffle(order)
+            yield order
+    if shuffles and not hasattr(reader, "training_order"):
+        rng = random.Random(seed)
+        while True:
+            order = list(range(len(reader)))  # it read the list anew each time
+            rng.shuffle(order)
             yield order
     if not hasattr(reader, "training_order"):
         for epoch in itertools.count():
@@ -198,7 +212,10 @@ def _orders(reader: Any, seed: int) -> Iterator[list[int]]:
 def _compare(case: Case, sample: dict, recorded: list[dict], arrays: Any, mode: str) -> None:
     limit = lambda check: tolerance(case.label, check)  # noqa: E731
     fields = tuple(name for name in case.spec.inputs if not name.endswith("_length"))
-    if "video_index" in sample:  # one clip of a video
+    if case.spec.prediction is not None and mode in ("TEST", "INFER"):
+        fields = SEARCHED
+        sample = {**sample, **{name: np.full((1, 1), 0, dtype) for name, dtype in FED_IN_2019.items()}}
+    elif "video_index" in sample:  # one clip of a video
         fields += ("video_index",)
     else:
         fields += case.spec.targets if mode != "INFER" else ("video_id",)
@@ -207,6 +224,9 @@ def _compare(case: Case, sample: dict, recorded: list[dict], arrays: Any, mode: 
         if field["t"] != "ndarray":
             expected = field["v"]
             value = sample[name]
+            if field["t"] == "list":
+                assert value.tolist() == [item["v"] for item in expected], f"{video}: {name}"
+                continue
             value = value.item() if isinstance(value, np.ndarray) else value
             assert str(value) == str(expected), f"{video}: {name}"
             continue

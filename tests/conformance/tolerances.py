@@ -71,6 +71,7 @@ def tolerance(model: str, check: str, step: int = 0) -> float:
 ZERO_GRADIENT = {
     "ATTENTIONCLUSTER": ("satt0.conv.bias", "satt1.conv.bias"),  # before a softmax over time
     "ATTENTIONLSTM": ("fc_3.b_0", "fc_7.b_0"),  # before a softmax over time
+    "ETS": ("fc_6.w_0",),  # the same for every moment, before a softmax over them
     "NEXTVLAD": ("batch_norm_1.b_0", "batch_norm_3.b_0"),  # an offset before another batch norm
     "NONLOCAL": ("nonlocal_conv3_3_bn_offset", "nonlocal_conv4_5_bn_offset"),  # the same
 }

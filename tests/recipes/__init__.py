@@ -7,7 +7,17 @@ that trains in a second or two on one core, and returns the YAML. ``overrides`` 
 
 from __future__ import annotations
 
-from tests.recipes import attention_cluster, attention_lstm, nextvlad, nonlocal_net, stnet, tsm, tsn, videotag
+from tests.recipes import (
+    attention_cluster,
+    attention_lstm,
+    ets,
+    nextvlad,
+    nonlocal_net,
+    stnet,
+    tsm,
+    tsn,
+    videotag,
+)
 
 TINY = {
     "TSN": tsn.tiny,
@@ -18,4 +28,5 @@ TINY = {
     "AttentionLSTM": attention_lstm.tiny,
     "NEXTVLAD": nextvlad.tiny,
     "VideoTag": videotag.tiny,
+    "ETS": ets.tiny,
 }

@@ -26,4 +26,23 @@ ZOO = (
         pretrain="ResNet50_pretrained",
         pretrain_urls=(f"{PADDLE_MODELS}/video_classification/ResNet50_pretrained.tar.gz",),
     ),
+    ModelSpec(
+        name="TALL",
+        title="windows of a movie against a sentence; moments by language (TACoS)",
+        network="models.tall:TALL",
+        reader="reader.tall_reader:TALLReader",
+        metric="metrics.grounding:Grounding",
+        solver="models.tall:Solver",
+        inputs=("train_visual", "train_sentences"),
+        outputs=("scores",),
+        targets=("train_offsets",),
+        config="configs/tall.yaml",
+        best="loss",
+        best_is_higher=False,
+        weights="TALL.pdparams",
+        weights_urls=(
+            f"{PADDLE_MODELS}/video_grounding/TALL.pdparams",
+            f"{PADDLE_MODELS}/video_grounding/TALL_final.pdparams",
+        ),
+    ),
 )

@@ -36,6 +36,24 @@ def momentum(
     )
 
 
+def adam(
+    schedule: LRScheduler | float,
+    parameters: Sequence[paddle.Tensor],
+    weight_decay: float | None = None,
+    clip_norm: float | None = None,
+) -> paddle.optimizer.Adam:
+    """Beta 0.9 and 0.999, epsilon 1e-8 (which Paddle 3 scales with the bias correction, Fluid did not).
+
+    ``clip_norm``: all gradients together, before the decay is added, are scaled down to this norm.
+    """
+    return paddle.optimizer.Adam(
+        learning_rate=schedule,
+        parameters=list(parameters),
+        weight_decay=paddle.regularizer.L2Decay(weight_decay) if weight_decay else None,
+        grad_clip=paddle.nn.ClipGradByGlobalNorm(clip_norm) if clip_norm else None,
+    )
+
+
 def advance(optimizer: paddle.optimizer.Optimizer) -> None:
     """Count one step of the learning-rate schedule, if there is one."""
     schedule = optimizer._learning_rate

@@ -13,10 +13,13 @@ from utils.config import RunConfig, merge_flags, resolve
 logger = logging.getLogger("predict")
 
 
-def main(argv: list[str]) -> int:
-    args = cli.predict_parser(ZOO).parse_args(argv)
-    names = ("batch_size", "use_gpu", "filelist", "video_path")
-    spec, sections = cli.recipe(args, ZOO, {"INFER": {name: getattr(args, name) for name in names}})
+def main(argv: list[str], zoo=ZOO, **defaults) -> int:
+    """``zoo`` and ``defaults`` of flags: for the launchers of an application."""
+    parser = cli.predict_parser(zoo)
+    parser.set_defaults(**defaults)
+    args = parser.parse_args(argv)
+    names = ("batch_size", "use_gpu", "filelist", "video_path", "label_file")
+    spec, sections = cli.recipe(args, zoo, {"INFER": {name: getattr(args, name) for name in names}})
     merge_flags(sections, "MODEL", {"topk": args.infer_topk})
     run = resolve(RunConfig, sections, "INFER", args.config)
     on = device.set_device(args.use_gpu, run.use_gpu)

@@ -44,38 +44,38 @@ class TALL(nn.Layer):
     def _weight(self, name: str, shape: list[int], std: float) -> Tensor:
         return self.create_parameter(shape, ParamAttr(name=name, initializer=Normal(0.0, std)))
 
-    def forward(self, train_visual: Tensor, train_sentences: Tensor) -> dict[str, Tensor]:
+    def forward(self, visual: Tensor, sentences: Tensor) -> dict[str, Tensor]:
         """Windows ``(N, V)`` and sentences ``(M, E)`` float32 to ``scores`` ``(3, M, N)``.
 
         ``scores[0]`` is the alignment, no probability: 0 is undecided. ``scores[1:]`` are what to add to the
         start and to the end of the window, in frames.
         """
-        visual = unit(paddle.matmul(train_visual, self.visual))  # (N, V) -> (N, D)
-        sentence = unit(paddle.matmul(train_sentences, self.sentence))  # (M, E) -> (M, D)
-        hidden = F.relu(self._hidden(visual, sentence))  # (M, N, H)
+        visual = unit(paddle.matmul(visual, self.visual))  # (N, V) -> (N, D)
+        sentences = unit(paddle.matmul(sentences, self.sentence))  # (M, E) -> (M, D)
+        hidden = F.relu(self._hidden(visual, sentences))  # (M, N, H)
         scores = paddle.matmul(hidden, self.output[:, :, 0, 0], transpose_y=True)  # (M, N, 3)
         return {"scores": scores.transpose([2, 0, 1])}  # (3, M, N)
 
-    def _hidden(self, visual: Tensor, sentence: Tensor) -> Tensor:
+    def _hidden(self, visual: Tensor, sentences: Tensor) -> Tensor:
         """``(N, D)`` and ``(M, D)`` to ``(M, N, H)``: the weights of [v * s, v + s, v, s], term by term."""
         product, total, of_visual, of_sentence = self.hidden[:, :, 0, 0].split(4, axis=1)  # (H, D) each
-        pairs = sentence.unsqueeze(1) * visual.unsqueeze(0)  # (M, N, D)
+        pairs = sentences.unsqueeze(1) * visual.unsqueeze(0)  # (M, N, D)
         by_visual = paddle.matmul(visual, total + of_visual, transpose_y=True)  # (N, H)
-        by_sentence = paddle.matmul(sentence, total + of_sentence, transpose_y=True)  # (M, H)
+        by_sentence = paddle.matmul(sentences, total + of_sentence, transpose_y=True)  # (M, H)
         return paddle.matmul(pairs, product, transpose_y=True) + by_visual + by_sentence.unsqueeze(1)
 
     def loss(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
         """Alignment of every pair and, a hundredth of it, the offsets of those that belong together.
 
         Window i belongs to sentence i; other pairs of the batch are taken for wrong, and weigh 1 / N each.
-        ``train_offsets`` ``(M, 2)`` are start and end of the moment minus those of the window, in frames.
+        ``offsets`` ``(M, 2)`` are start and end of the moment minus those of the window, in frames.
         """
         alignment, starts, ends = outputs["scores"].unbind(0)  # (M, N) each
         own = paddle.eye(alignment.shape[0], alignment.shape[1])  # (M, N)
         # log(1 + exp(x)) in a form that does not overflow.
         each = F.softplus(alignment * (1.0 - 2.0 * own)) * (own + 1.0 / alignment.shape[1])
         offsets = paddle.stack([(starts * own).sum(1), (ends * own).sum(1)], axis=1)  # (M, 2)
-        regression = (offsets - batch["train_offsets"]).abs().mean()
+        regression = (offsets - batch["offsets"]).abs().mean()
         return {"loss": each.mean() + 0.01 * regression}
 
     def with_other_ranks(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -86,9 +86,9 @@ class TALL(nn.Layer):
         """
         if device.world_size() == 1:
             return batch
-        every = device.gather(batch["train_visual"].numpy())
+        every = device.gather(batch["visual"].numpy())
         others = [paddle.to_tensor(value) for rank, value in enumerate(every) if rank != device.rank()]
-        return {**batch, "train_visual": paddle.concat([batch["train_visual"], *others])}
+        return {**batch, "visual": paddle.concat([batch["visual"], *others])}
 
 
 def unit(x: Tensor) -> Tensor:
@@ -106,4 +106,4 @@ class Solver(Config):
     clip_norm: float = key(5.0, "TRAIN", "VALID", gt=0)
 
     def build(self, parameters: list[Tensor]):
-        return optimizer.adam(self.learning_rate, parameters, clip_norm=self.clip_norm)
+        return optimizer.adam(self.learning_rate, parameters, clip_norm=self.clip_norm, plain_epsilon=True)

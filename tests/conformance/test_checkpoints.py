@@ -89,7 +89,7 @@ def assert_resumes(case: Case, described: dict, sections: dict, file: str, prefi
         checkpoint.load_weights(network, f"{prefix}.pdparams")
         checkpoint.load_optimizer(updates, prefix, solver.counter_begin)
         batch = {
-            item["name"]: paddle.to_tensor(filling.make_input("small_train3", item))
+            item["name"].removeprefix("train_"): paddle.to_tensor(filling.make_input("small_train3", item))
             for item in described["train_inputs"]
         }
         for expected in described["train_losses_steps_3_4_after_saving"]:

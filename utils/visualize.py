@@ -61,15 +61,23 @@ class Pictures:
     def __call__(self, index: int, record: dict[str, Any], batch: dict[str, Any], place: int) -> None:
         if hasattr(self.metric, "wants_picture") and not self.metric.wants_picture(record):
             return
+        sample = {field: values[place] for field, values in batch.items()}
+        if not hasattr(self.metric, "parts"):
+            self._write(f"{index:05d}_{safe_stem(record['video'])}", record, record, sample)
+            return
+        for number, part in enumerate(self.metric.parts(record)):
+            name = f"{index:05d}_{safe_stem(record['video'])}_{number:03d}"
+            self._write(name, part, {**record, **part}, sample)
+
+    def _write(self, stem: str, part: dict[str, Any], record: dict[str, Any], sample: dict[str, Any]) -> None:
         try:
-            name = f"pictures/{index:05d}_{safe_stem(record['video'])}.{'html' if self.is_page else 'png'}"
-            sample = {field: values[place] for field, values in batch.items()}
+            name = f"pictures/{stem}.{'html' if self.is_page else 'png'}"
             data = self.metric.page(record, sample).encode() if self.is_page else self._png(record, sample)
             files.write_atomic(self.save_dir / name, data)
-            record["picture"] = name
+            part["picture"] = name
         except Exception as error:  # whatever it is, the predictions are worth more than the picture
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            log.warning("no picture of %s: %s", record.get("video", f"sample {index}"), reason)
+            log.warning("no picture of %s: %s", record.get("video", stem), reason)
 
     def _png(self, record: dict[str, Any], sample: dict[str, Any]) -> bytes:
         from matplotlib.figure import Figure

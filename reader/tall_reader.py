@@ -43,8 +43,8 @@ class TALLReader(Dataset):
     the moment minus those of the window in frames; ``video``, the window's file. VALID is in a fixed,
     shuffled order, because the pairs of a batch are each other's negatives.
 
-    TEST and INFER: ``visual`` (W, 3 D), ``sentences`` (S, E), ``windows`` (W, 2) and ``moments`` (S, 2) float64
-    frames, NaN where unknown; ``texts``; ``first``, the number of the first sentence; ``fps`` and
+    TEST and INFER: ``visual`` (W, 3 D), ``sentences`` (S, E), ``windows`` (W, 2) and ``moments`` (S, 2)
+    float64 frames, NaN where unknown; ``texts``; ``first``, the number of the first sentence; ``fps`` and
     ``num_frames``, NaN where unknown; ``video``, the movie. A movie of more than ``max_pairs`` windows times
     sentences is several samples. ``collate`` puts windows and sentences of a batch behind one another.
 
@@ -84,7 +84,8 @@ class TALLReader(Dataset):
         if config.sentence_embedding_size != size:
             name = "semantic_size" if self.retrieves and config.semantic_size is not None else "sent_vec_dim"
             raise ConfigError(
-                f"MODEL.sentence_embedding_size is {config.sentence_embedding_size}, expected {mode}.{name} = {size}"
+                f"MODEL.sentence_embedding_size is {config.sentence_embedding_size}, expected "
+                f"{mode}.{name} = {size}"
             )
         self.folder, self.file = _sources(config, mode)
         self.movies = moments.list_windows(self.folder)
@@ -136,9 +137,7 @@ class TALLReader(Dataset):
         order = {name: i for i, name in enumerate(sorted(n for m in self.movies.values() for n in m.names))}
         for number, movie in enumerate(self.names):
             spans = np.array(self.movies[movie].spans, np.float64)  # (W, 2)
-            truth = np.array([(s.start, s.end) for s in self.sentences.get(movie, ())]).reshape(
-                -1, 2
-            )  # (S, 2)
+            truth = np.array([(s.start, s.end) for s in XX
             window, sentence = np.nonzero(covers(spans, truth))
             file = np.array([order[name] for name in self.movies[movie].names])[window]
             found.append(np.stack([file, np.full_like(window, number), window, sentence], axis=1))
@@ -146,8 +145,8 @@ class TALLReader(Dataset):
         pairs = pairs[np.lexsort((pairs[:, 3], pairs[:, 0]))][:, 1:]
         if not len(pairs):
             raise DataError(
-                f"{self.folder} and {self.file}: no window covers a sentence's moment (IoU above {LEAST_IOU}, "
-                f"less than {MOST_OUTSIDE} of it outside); are movies called the same in both?"
+                f"{self.folder} and {self.file}: no window covers a sentence's moment (IoU above "
+                f"{LEAST_IOU}, less than {MOST_OUTSIDE} of it outside); are movies called the same in both?"
             )
         if self.mode == "VALID":
             places = list(range(len(pairs)))
@@ -244,8 +243,8 @@ def covers(windows: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def _sources(config: TALLReader.Config, mode: str) -> tuple[str, str]:
     """Folder of windows and file of sentences. In INFER ``filelist`` and ``video_path`` win.
 
-    ``filelist`` is a folder with ``infer_feat`` and ``infer_clip-sen.pkl``, as ``gen_infer.py`` makes it, or a
-    file of sentences; ``video_path`` is a folder of windows.
+    ``filelist`` is a folder with ``infer_feat`` and ``infer_clip-sen.pkl``, as ``gen_infer.py`` makes it, or
+    a file of sentences; ``video_path`` is a folder of windows.
     """
     folder, file = config.sliding_clip_path, config.clip_sentvec
     if mode == "INFER" and config.filelist:

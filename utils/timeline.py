@@ -35,8 +35,8 @@ def timeline(
     """One row a segment, in the order given, below the rows of the annotation.
 
     ``figure`` is an empty matplotlib Figure, which is resized. The first segment is emphasised: it is the
-    best. Segments that reach outside ``[0, duration_second]`` are cut there. ``unit`` is what the time axis says,
-    where it is not seconds.
+    best. Segments that reach outside ``[0, duration_second]`` are cut there. ``unit`` is what the
+    time axis says, where it is not seconds.
     """
     rows = [*((TRUTH, segment) for segment in ground_truth)]
     rows += [(OTHER if i else FIRST, segment) for i, segment in enumerate(segments)]

@@ -137,7 +137,8 @@ class TALLReader(Dataset):
         order = {name: i for i, name in enumerate(sorted(n for m in self.movies.values() for n in m.names))}
         for number, movie in enumerate(self.names):
             spans = np.array(self.movies[movie].spans, np.float64)  # (W, 2)
-            truth = np.array([(s.start, s.end) for s in XX
+            truth = np.array([(s.start, s.end) for s in self.sentences.get(movie, ())])
+            truth = truth.reshape(-1, 2)  # (S, 2)
             window, sentence = np.nonzero(covers(spans, truth))
             file = np.array([order[name] for name in self.movies[movie].names])[window]
             found.append(np.stack([file, np.full_like(window, number), window, sentence], axis=1))

@@ -14,6 +14,8 @@ Optional:
   before the end;
 - ``per_video(failed) -> (number, failed)``: after evaluation, where several samples make one video: how many
   videos there are, and a ``{"video", "error"}`` for each without a score;
+- ``parts(record) -> [part]``: where a record holds several things, each drawn on its own (the sentences of a
+  movie); ``draw`` gets the record with the entries of the part, and the part its ``"picture"``;
 - ``wants_picture(record) -> bool``: where not every sample is drawn;
 - ``combine(records) -> records``: after prediction, in list order, where several samples make one record
   (the clips of a video); a sample that failed is ``{"video", "error"}``;

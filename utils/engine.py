@@ -93,6 +93,8 @@ def train_epoch(
 def _train_step(trainer: Trainer, fields: dict[str, Any]) -> tuple[dict, dict]:
     # Dropout depends on (seed, step, rank) alone, so that a resumed run repeats an uninterrupted one.
     paddle.seed((trainer.seed * 1_000_003 + trainer.step * 1009 + device.rank()) % 2**31)
+    if hasattr(trainer.network, "with_other_ranks"):
+        fields = trainer.network.with_other_ranks(fields)
     outputs = trainer.run(*(fields[name] for name in trainer.spec.inputs))
     losses = trainer.network.loss(outputs, fields)
     loss = float(losses["loss"])
@@ -186,7 +188,7 @@ def evaluate(
         outputs = infer({name: batch[name] for name in spec.inputs})
         has_targets = all(name in batch for name in spec.targets)
         metric.update({**outputs, **(loss(outputs, batch) if loss and has_targets else {})}, batch)
-        scored += len(batch[spec.inputs[0]])
+        scored += len(batch["video"])
         if log_interval and i % log_interval == 0:
             log.info(f"[{title}] Batch {i} {values_text(_running(metric))}")
     progress.close()

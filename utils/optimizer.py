@@ -68,17 +68,29 @@ def adam(
     parameters: Sequence[paddle.Tensor],
     weight_decay: float | None = None,
     clip_norm: float | None = None,
+    plain_epsilon: bool = False,
 ) -> paddle.optimizer.Adam:
     """Beta 0.9 and 0.999, epsilon 1e-8 (which Paddle 3 scales with the bias correction, Fluid did not).
 
     ``clip_norm``: all gradients together, before the decay is added, are scaled down to this norm.
+    ``plain_epsilon``: as Fluid, which moves less in the first steps where gradients are below 1e-5.
     """
-    return paddle.optimizer.Adam(
+    kind = _PlainEpsilonAdam if plain_epsilon else paddle.optimizer.Adam
+    return kind(
         learning_rate=schedule,
         parameters=list(parameters),
         weight_decay=paddle.regularizer.L2Decay(weight_decay) if weight_decay else None,
         grad_clip=paddle.nn.ClipGradByGlobalNorm(clip_norm) if clip_norm else None,
     )
+
+
+class _PlainEpsilonAdam(paddle.optimizer.Adam):
+    """``w -= lr_t * m / (sqrt(v) + 1e-8)``: Paddle's has ``1e-8 * sqrt(1 - beta2^t)`` there."""
+
+    def _append_optimize_op(self, block, param_and_grad):
+        power = self._get_accumulator_master(self._beta2_pow_acc_str, param_and_grad[0])  # beta2^t
+        self._epsilon = 1e-8 / (1.0 - power.item()) ** 0.5
+        return super()._append_optimize_op(block, param_and_grad)
 
 
 def advance(optimizer: paddle.optimizer.Optimizer) -> None:

@@ -30,11 +30,13 @@ def timeline(
     segments: Sequence[Segment],
     ground_truth: Sequence[Segment] = (),
     note: str = "",
+    unit: str = "s",
 ) -> None:
     """One row a segment, in the order given, below the rows of the annotation.
 
     ``figure`` is an empty matplotlib Figure, which is resized. The first segment is emphasised: it is the
-    best. Segments that reach outside ``[0, duration_second]`` are cut there.
+    best. Segments that reach outside ``[0, duration_second]`` are cut there. ``unit`` is what the
+    time axis says, where it is not seconds.
     """
     rows = [*((TRUTH, segment) for segment in ground_truth)]
     rows += [(OTHER if i else FIRST, segment) for i, segment in enumerate(segments)]
@@ -51,7 +53,7 @@ def timeline(
     for second in ticks(duration_second):
         x = left + second * scale
         sheet.axes.plot([x, x], [TOP, bottom], color=TRACK, linewidth=1, zorder=0)
-        sheet.write(x, bottom + 0.22, f"{second:g} s", 10, fontsize=9, color=SOFT, ha="center")
+        sheet.write(x, bottom + 0.22, f"{second:g} {unit}", 12, fontsize=9, color=SOFT, ha="center")
     for i, (colour, segment) in enumerate(rows):
         y = TOP + ROW * (i + 0.5)
         start = min(max(segment.start_second, 0.0), duration_second)

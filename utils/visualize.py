@@ -65,14 +65,18 @@ class Pictures:
             return
         if hasattr(self.metric, "wants_picture") and not self.metric.wants_picture(record):
             return
+        sample = {field: values[place] for field, values in batch.items()}
+        if not hasattr(self.metric, "parts"):
+            self._write(f"{index:05d}", [record], lambda: self._draw(record, sample))
+            return
+        for number, part in enumerate(self.metric.parts(record)):
+            whole = {**record, **part}
+            self._write(f"{index:05d}", [part], partial(self._draw, whole, sample), record["video"], number)
 
-        def make() -> bytes:
-            sample = {field: values[place] for field, values in batch.items()}
-            if self.is_page:
-                return self.metric.page(record, sample).encode()
-            return _drawn(lambda figure: self.metric.draw(figure, record, sample))
-
-        self._write(index, [record], make)
+    def _draw(self, record: dict[str, Any], sample: dict[str, Any]) -> bytes:
+        if self.is_page:
+            return self.metric.page(record, sample).encode()
+        return _drawn(lambda figure: self.metric.draw(figure, record, sample))
 
     def together(self, records: Sequence[dict[str, Any]]) -> None:
         """A picture a video, where the metric draws the records of a video together.
@@ -88,18 +92,26 @@ class Pictures:
         for places in of_videos.values():
             of_video = [records[i] for i in places]
             draw = partial(self.metric.draw_together, records=of_video)
-            self._write(places[0], of_video, partial(_drawn, draw))
+            self._write(f"{places[0]:05d}", of_video, partial(_drawn, draw))
 
-    def _write(self, index: int, records: Sequence[dict[str, Any]], make: Callable[[], bytes]) -> None:
+    def _write(
+        self,
+        index: str,
+        records: Sequence[dict[str, Any]],
+        make: Callable[[], bytes],
+        video: str | None = None,
+        part: int | None = None,
+    ) -> None:
         try:
-            video = records[0]["video"]
-            name = f"pictures/{index:05d}_{safe_stem(video)}.{'html' if self.is_page else 'png'}"
+            video = video or records[0]["video"]
+            stem = f"{index}_{safe_stem(video)}" + ("" if part is None else f"_{part:03d}")
+            name = f"pictures/{stem}.{'html' if self.is_page else 'png'}"
             files.write_atomic(self.save_dir / name, make())
             for record in records:
                 record["picture"] = name
         except Exception as error:  # whatever it is, the predictions are worth more than the picture
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            log.warning("no picture of %s: %s", records[0].get("video", f"sample {index}"), reason)
+            log.warning("no picture of %s: %s", video or f"sample {index}", reason)
 
 
 def _drawn(draw: Callable[[Any], None]) -> bytes:

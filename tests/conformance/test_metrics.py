@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conformance import grounding
 from tests.conformance.captions import compare_metric
 from tests.conformance.cases import Case, assert_close, read_json, sections_of
 from tests.conformance.tolerances import tolerance
@@ -43,6 +44,12 @@ def test_metric(metrics_case: Case, conformance_dir, monkeypatch: pytest.MonkeyP
         return
     if described.get("app") == "video_tag":
         _predictions_of_application(case, described, sections, file, tmp_path)
+        return
+    if any(step["op"] == "accumulate_all" for step in described["steps"]):
+        grounding.compare_metric(case, described, tmp_path)
+        return
+    if case.label == "TALL" and mode in ("TRAIN", "VALID"):
+        grounding.compare_losses(case, described)
         return
     metric = build.metric(case.spec, sections, mode, file)
     alone = build.metric(case.spec, sections, mode, file)  # scores one batch at a time

@@ -95,7 +95,8 @@ def _fetches(case: Case, described: dict, losses: dict, outputs: dict, batch: di
     everything = [losses[name] for name in spec.losses] if losses else []
     everything += [outputs[name] for name in spec.outputs]
     everything += [batch[name] for name in spec.targets if name in batch]
-    return everything[-wanted:] if wanted < len(everything) else everything
+    # Where 2019 fetched less, it was the losses alone in training, all but them elsewhere.
+    return everything[:wanted] if described["mode"] in ("train", "valid") else everything[-wanted:]
 
 
 def _recorded_fetches(described: dict) -> list[dict]:

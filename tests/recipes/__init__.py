@@ -7,7 +7,17 @@ that trains in a second or two on one core, and returns the YAML. ``overrides`` 
 
 from __future__ import annotations
 
-from tests.recipes import attention_cluster, attention_lstm, nextvlad, nonlocal_net, stnet, tsm, tsn, videotag
+from tests.recipes import (
+    attention_cluster,
+    attention_lstm,
+    nextvlad,
+    nonlocal_net,
+    stnet,
+    tall,
+    tsm,
+    tsn,
+    videotag,
+)
 
 TINY = {
     "TSN": tsn.tiny,
@@ -17,5 +27,6 @@ TINY = {
     "AttentionCluster": attention_cluster.tiny,
     "AttentionLSTM": attention_lstm.tiny,
     "NEXTVLAD": nextvlad.tiny,
+    "TALL": tall.tiny,
     "VideoTag": videotag.tiny,
 }

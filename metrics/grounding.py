@@ -87,7 +87,8 @@ class Grounding:
 
     def decode(self, outputs: dict[str, np.ndarray], batch: dict[str, Any]) -> list[dict[str, Any]]:
         """One record a movie: ``{"video", "fps", "num_frames", "sentences": [{"sentence", "text",
-        "annotated", "moments": [{"start_frame", "end_frame", "start_second", "end_second", "score", "window"}]}]}``.
+        "annotated", "moments": [moment]}]}``, each moment ``{"start_frame", "end_frame", "start_second",
+        "end_second", "score", "window"}``, the best first.
 
         Frames are as the network gives them, and may lie outside of the movie; seconds are cut to it. What
         is not known is null.

@@ -14,6 +14,7 @@ from tests.recipes import (
     nextvlad,
     nonlocal_net,
     stnet,
+    tall,
     tsm,
     tsn,
     videotag,
@@ -27,6 +28,7 @@ TINY = {
     "AttentionCluster": attention_cluster.tiny,
     "AttentionLSTM": attention_lstm.tiny,
     "NEXTVLAD": nextvlad.tiny,
-    "VideoTag": videotag.tiny,
     "ETS": ets.tiny,
+    "TALL": tall.tiny,
+    "VideoTag": videotag.tiny,
 }

@@ -8,6 +8,7 @@ from typing import Any
 import paddle
 import paddle.distributed as dist
 
+from utils import cpu
 from utils.errors import ConfigError
 
 
@@ -30,6 +31,8 @@ def set_device(use_gpu: bool | None, recipe: bool | None) -> str:
     wanted = wants_gpu(use_gpu, recipe)
     device = f"gpu:{local_rank() % gpus}" if wanted and gpus else "cpu"
     paddle.device.set_device(device)
+    if device == "cpu":
+        cpu.keep_memory()
     return device
 
 

@@ -1,10 +1,10 @@
 """C-TCN: Deep Concept-wise Temporal Convolutional Networks (Li et al., https://arxiv.org/abs/1908.09442).
 
-Every concept of a video (a column of its features: one class score over time) goes alone, with shared weights,
-through a 1-D ResNet-50 and a feature pyramid of eight levels; every kernel is (k, 1), so that concepts meet only
-in the heads' last convolution. Anchors around each time step of each level are classified and moved (SSD).
-Shapes: N videos, C channels, T time steps, W concepts, L levels, R rows (time steps of all levels), A anchors,
-K classes (0 is the background).
+Every concept of a video (a column of its features: one class score over time) goes alone, with shared
+weights, through a 1-D ResNet-50 and a feature pyramid of eight levels: every kernel is (k, 1), and concepts
+meet only in the heads' last convolution. Anchors around each time step of each level are classified and moved.
+Shapes: N videos, C channels, T time steps, W concepts, R rows (time steps of all levels), A anchors, K classes
+(0 is the background).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ConvBN(nn.Layer):
     ) -> None:
         super().__init__()
         self.conv = temporal_conv(c_in, c_out, kernel, stride, f"{names.conv()}.w_0")
-        self.bn = BatchNorm(c_out, names.bn(), frozen_bn)
+        self.bn = BatchNorm(c_out, names.bn(), frozen)
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
@@ -249,7 +249,8 @@ class CTCN(nn.Layer):
             second.transpose([1, 0, 2, 3]).reshape([middle, -1]),
             transpose_x=True,
         )  # (C * 3, 14 * W)
-        taps = product.reshape([-1, 3, outputs, concepts]).transpose([1, 2, 0, 3]).flatten(2).flatten(0, 1)
+        taps = product.reshape([-1, 3, outputs, concepts]).transpose([1, 2, 0, 3])  # (3, 14, C, W)
+        taps = taps.reshape([3 * outputs, -1])
         bias = paddle.matmul(second.sum(axis=[2, 3]), self.loc_conv1.bias) + self.loc_conv2.bias  # (14,)
         parts = paddle.matmul(join_rows(levels), taps, transpose_y=True)  # (N * R, 3 * 14)
         parts = parts.reshape([-1, sum(self.sizes), 3, outputs])

@@ -2,9 +2,9 @@
 
 Every concept of a video (a column of its features: one class score over time) goes alone, with shared
 weights, through a 1-D ResNet-50 and a feature pyramid of eight levels: every kernel is (k, 1), and concepts
-meet only in the heads' last convolution. Anchors around each time step of each level are classified and moved.
-Shapes: N videos, C channels, T time steps, W concepts, R rows (time steps of all levels), A anchors, K classes
-(0 is the background).
+meet only in the heads' last convolution. Anchors around each time step of each level are classified and
+moved. Shapes: N videos, C channels, T time steps, W concepts, R rows (time steps of all levels), A anchors,
+K classes (0 is the background).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ConvBN(nn.Layer):
         kernel: int,
         stride: int,
         names: Names,
-        frozen_bn: bool,
+        frozen: bool,
         relu: bool = True,
     ) -> None:
         super().__init__()

@@ -7,6 +7,8 @@
 
 Optional:
 
+- ``running() -> {name: float}``: for a line of the log, where ``result`` is costly;
+- ``prepare()``: reads, before test and prediction, the files that training does without;
 - ``draw(figure, record, sample)``: the picture of a record on an empty matplotlib Figure;
 - ``combine(records) -> records``: after prediction, in list order, where several samples make one record
   (the clips of a video); a sample that failed is ``{"video", "error"}``;

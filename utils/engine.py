@@ -129,7 +129,12 @@ def _batch_values(metric: Any, outputs: dict, losses: dict, fields: dict[str, An
     arrays = {name: value.numpy() for name, value in {**outputs, **losses}.items()}
     metric.update(arrays, _arrays(fields))
     metric.merge(device.gather(metric.state()))
-    return metric.result()
+    return _running(metric)
+
+
+def _running(metric: Any) -> dict[str, float]:
+    """The values for a line of the log; ``result`` may be costly, or mean little before the end."""
+    return metric.running() if hasattr(metric, "running") else metric.result()
 
 
 def _train_line(record: dict[str, Any]) -> str:
@@ -182,7 +187,7 @@ def evaluate(
         metric.update({**outputs, **(loss(outputs, batch) if loss else {})}, batch)
         scored += len(batch[spec.inputs[0]])
         if log_interval and i % log_interval == 0:
-            log.info(f"[{title}] Batch {i} {values_text(metric.result())}")
+            log.info(f"[{title}] Batch {i} {values_text(_running(metric))}")
     progress.close()
     counted = device.gather((scored, failed))
     metric.merge(device.gather(metric.state()))

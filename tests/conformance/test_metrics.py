@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.conformance import detection
 from tests.conformance.cases import Case, assert_close, read_json, sections_of
 from tests.conformance.tolerances import tolerance
 from utils import build
@@ -22,7 +24,7 @@ NAMES = {
 }
 
 
-def test_metric(metrics_case: Case, conformance_dir, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metric(metrics_case: Case, conformance_dir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     case = metrics_case
     folder = case.folder / case.name
     described = read_json(folder / "expected.json")
@@ -31,6 +33,9 @@ def test_metric(metrics_case: Case, conformance_dir, monkeypatch: pytest.MonkeyP
     mode = described["mode"].upper()
     metric = build.metric(case.spec, sections, mode, file)
     alone = build.metric(case.spec, sections, mode, file)  # scores one batch at a time
+    if len(case.spec.losses) > 1:  # the localisers
+        detection.compare(case, described, sections, metric, tmp_path)
+        return
     arrays = np.load(folder / "inputs.npz")
     predictions: list[dict] = []
     limit = tolerance(case.spec.name, "metric")
@@ -91,3 +96,12 @@ def _compare_final(metric: Any, predictions: list[dict], step: dict, limit: floa
         return
     for name, value in step["values"].items():
         assert_close(metric.result()[NAMES.get(name, name)], value, limit, name)
+
+
+def test_official_map_of_recorded_results(conformance_dir) -> None:
+    folder = conformance_dir / "io"
+    recorded = read_json(folder / "metrics" / "anet_eval.json")
+    with_map = {name: values for name, values in recorded.items() if "average_mAP" in values}
+    assert with_map
+    for name, values in with_map.items():
+        detection.compare_map(folder, name, values)

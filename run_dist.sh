@@ -28,4 +28,6 @@ elif [[ " --use_gpu=${use_gpu:-} $* " =~ --use_gpu[=\ ]([Ff]alse|0)\  ]]; then
   launcher+=" --backend gloo"
 fi
 
+# The launcher imports Paddle, which would pass "one thread" on as if the user had said so.
+export ZOO_NUM_THREADS=${OMP_NUM_THREADS:-}
 ZOO_LAUNCHER=$launcher exec bash "$(dirname -- "${BASH_SOURCE[0]}")/run.sh" "$@"

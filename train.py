@@ -28,16 +28,19 @@ from utils.errors import ConfigError
 logger = logging.getLogger("train")
 
 
-def main(argv: list[str]) -> int:
-    args = cli.train_parser(ZOO).parse_args(argv)
+def main(argv: list[str], zoo=ZOO, script: str = __file__, **defaults) -> int:
+    """``zoo``, ``script`` and ``defaults`` of flags: for the launchers of an application."""
+    parser = cli.train_parser(zoo)
+    parser.set_defaults(**defaults)
+    args = parser.parse_args(argv)
     both = {"batch_size": args.batch_size, "use_gpu": args.use_gpu}
     only = {name: getattr(args, name) for name in ("learning_rate", "epoch", "fix_random_seed")}
-    spec, sections = cli.recipe(args, ZOO, {"TRAIN": {**both, **only}, "VALID": both})
+    spec, sections = cli.recipe(args, zoo, {"TRAIN": {**both, **only}, "VALID": both})
     run = resolve(RunConfig, sections, "TRAIN", args.config)
     processes = args.num_processes or device.default_processes(args.use_gpu, run.use_gpu)
     if processes > 1 and not device.under_launcher():
         on_gpu = device.wants_gpu(args.use_gpu, run.use_gpu) and device.visible_gpus() > 0
-        return ranks.start(processes, on_gpu, [__file__, *argv], Path(args.save_dir) / "log")
+        return ranks.start(processes, on_gpu, [script, *argv], Path(args.save_dir) / "log")
     on = device.set_device(args.use_gpu, run.use_gpu)
     device.connect()
     log.setup(device.rank())
@@ -56,7 +59,7 @@ def train(args, spec, sections, run: RunConfig) -> int:
     validate = validation(args, spec, sections) if args.valid_interval else None
     network = build.network(spec, sections, "TRAIN", file, seed)
     solver = build.solver(spec, sections, file)
-    called = program.compiled(network) if args.to_static else network
+    called = program.compiled(network, spec) if args.to_static else network
     updates = solver.build(network.parameters())
     called = device.data_parallel(called)
     failure_limit = max(10, int(run.max_failed_fraction * len(reader)))
@@ -66,7 +69,7 @@ def train(args, spec, sections, run: RunConfig) -> int:
         snapshots.resume(resume, solver.counter_begin)
     else:
         snapshot.start(trainer, args.pretrain, build.network_config(spec, sections, "TRAIN", file))
-    workers = loader.num_workers(args.num_workers, run.num_reader_threads, device.world_size())
+    workers = loader.num_workers(args.num_workers, run.num_readers, device.world_size())
     metric = build.metric(spec, sections, "TRAIN", file)
     jsonl = log.JsonLog(save_dir / "log.jsonl" if device.rank() == 0 else None)
     if device.rank() == 0:
@@ -80,7 +83,7 @@ def train(args, spec, sections, run: RunConfig) -> int:
         rate = trainer.optimizer.get_lr()
         logger.info(f"------- epoch {trainer.epoch}, learning rate {rate:g}, step {trainer.step} -------")
         reader.set_epoch(trainer.epoch)
-        order = loader.training_order(len(reader), seed, trainer.epoch)
+        order = loader.epoch_order(reader, seed, trainer.epoch)
         share = (device.rank(), device.world_size(), trainer.iteration)
         batches = loader.Loader(reader, loader.training_batches(order, run.batch_size, *share), workers)
         with engine.stop_signals() as stopped:
@@ -103,7 +106,7 @@ def train(args, spec, sections, run: RunConfig) -> int:
 
 def profile_run(args, trainer, reader, metric, run: RunConfig, workers: int) -> int:
     """A few profiled steps; like 2019, it writes no checkpoint."""
-    order = loader.training_order(len(reader), trainer.seed, 0)
+    order = loader.epoch_order(reader, trainer.seed, 0)
     batches = loader.training_batches(order, run.batch_size, device.rank(), device.world_size())
     wanted = args.log_interval + profile.STEPS
     if len(batches) < wanted:
@@ -123,7 +126,7 @@ def validation(args, spec, sections):
     metric = build.metric(spec, sections, "VALID", args.config)
     world = device.world_size()
     batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
-    workers = loader.num_workers(args.num_workers, run.num_reader_threads, world)
+    workers = loader.num_workers(args.num_workers, run.num_readers, world)
 
     def validate(network):
         infer, loss = program.eager(network, spec, spec.evaluated), program.loss_function(network)

@@ -10,6 +10,12 @@ Optional:
 - ``running() -> {name: float}``: for a line of the log, where ``result`` is costly;
 - ``prepare()``: reads, before test and prediction, the files that training does without;
 - ``draw(figure, record, sample)``: the picture of a record on an empty matplotlib Figure;
+- ``page(record, sample) -> str``: an HTML page of it instead;
+- ``running() -> {name: float}``: for the log's line of a batch, where ``result`` is costly or means little
+  before the end;
+- ``per_video(failed) -> (number, failed)``: after evaluation, where several samples make one video: how many
+  videos there are, and a ``{"video", "error"}`` for each without a score;
+- ``wants_picture(record) -> bool``: where not every sample is drawn;
 - ``combine(records) -> records``: after prediction, in list order, where several samples make one record
   (the clips of a video); a sample that failed is ``{"video", "error"}``;
 - ``write_results(save_dir, records=None) -> [path]``: the result files of 2019. ``save_dir`` is None

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import PositiveFloat
 
+from metrics.labels import class_names
 from utils import visualize
 from utils.config import Config, key
-from utils.errors import ConfigError
-
-log = logging.getLogger(__name__)
 
 
 class TopKAccuracy:
@@ -30,18 +25,14 @@ class TopKAccuracy:
         num_classes: int = key(400, gt=0)
         topk: int = key(5, gt=0)  # classes a prediction
         kinetics_labels: str | None = key(None)  # JSON list of class names, by class id
+        label_file: str | None = key(None)  # the same, in any form of metrics.labels; wins
         # The reader's, undone in pictures.
         image_mean: list[float] = key([0.485, 0.456, 0.406], min_length=3, max_length=3)
         image_std: list[PositiveFloat] = key([0.229, 0.224, 0.225], min_length=3, max_length=3)
 
     def __init__(self, config: TopKAccuracy.Config) -> None:
-        path, count = config.kinetics_labels, config.num_classes
         self.config = config
-        self.class_names = read_names(path, count) if path else [str(k) for k in range(count)]
-        if len(self.class_names) > count:
-            log.warning(
-                "%s names %d classes, but MODEL.num_classes is %d", path, len(self.class_names), count
-            )
+        self.class_names = class_names(config.label_file or config.kinetics_labels, config.num_classes)
         self.reset()
 
     def reset(self) -> None:
@@ -110,21 +101,3 @@ class TopKAccuracy:
     @staticmethod
     def _rank(probability: np.ndarray, k: int) -> np.ndarray:
         return np.argsort(-np.asarray(probability), axis=1, kind="stable")[:, :k]
-
-
-def read_names(path: str, num_classes: int) -> list[str]:
-    """Class names from a JSON list (or dict name -> id), or a text with one name a line.
-
-    Raises ConfigError: no such file, unreadable, or fewer names than classes.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-        names = json.loads(text) if path.endswith(".json") else text.splitlines()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot read the class names: {error}") from error
-    if isinstance(names, dict):
-        names = [name for name, _ in sorted(names.items(), key=lambda item: item[1])]
-    if not isinstance(names, list) or len(names) < num_classes:
-        count = len(names) if isinstance(names, list) else 0
-        raise ConfigError(f"{path}: {count} class names, but MODEL.num_classes is {num_classes}")
-    return [str(name) for name in names]

@@ -19,7 +19,7 @@ from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Constant, Uniform
 
 from models.common.layers import BatchNorm
-from utils import device, optimizer
+from utils import optimizer
 from utils.anchors import NUM_LEVELS, count, level_sizes
 from utils.config import Config, key
 from utils.errors import ConfigError
@@ -69,12 +69,11 @@ class ConvBN(nn.Layer):
         kernel: int,
         stride: int,
         names: Names,
-        frozen: bool,
         relu: bool = True,
     ) -> None:
         super().__init__()
         self.conv = temporal_conv(c_in, c_out, kernel, stride, f"{names.conv()}.w_0")
-        self.bn = BatchNorm(c_out, names.bn(), frozen)
+        self.bn = BatchNorm(c_out, names.bn())
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,14 +84,14 @@ class ConvBN(nn.Layer):
 class Bottleneck(nn.Layer):
     """``relu(x' + branch(x))``; x' is x, or a 1x1 projection in the first block of a stage."""
 
-    def __init__(self, c_in: int, width: int, stride: int, project: bool, names: Names, frozen: bool) -> None:
+    def __init__(self, c_in: int, width: int, stride: int, project: bool, names: Names) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            ConvBN(c_in, width, 1, 1, names, frozen),
-            ConvBN(width, width, 3, stride, names, frozen),
-            ConvBN(width, 4 * width, 1, 1, names, frozen, relu=False),
+            ConvBN(c_in, width, 1, 1, names),
+            ConvBN(width, width, 3, stride, names),
+            ConvBN(width, 4 * width, 1, 1, names, relu=False),
         )
-        self.shortcut = ConvBN(c_in, 4 * width, 1, stride, names, frozen, relu=False) if project else None
+        self.shortcut = ConvBN(c_in, 4 * width, 1, stride, names, relu=False) if project else None
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
@@ -106,12 +105,12 @@ class Pyramid(nn.Layer):
     smoothed after the addition, and the levels themselves have no ReLU.
     """
 
-    def __init__(self, channels: int, frozen: bool) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         names = Names()
         self.stem = nn.Sequential(
-            ConvBN(1, channels // 2, 7, 2, names, frozen),
-            ConvBN(channels // 2, channels, 7, 2, names, frozen),
+            ConvBN(1, channels // 2, 7, 2, names),
+            ConvBN(channels // 2, channels, 7, 2, names),
         )
         self.stages = nn.LayerList()
         c_in = channels
@@ -119,7 +118,7 @@ class Pyramid(nn.Layer):
             width = channels * 2**i
             blocks = []
             for j in range(num_blocks):
-                blocks.append(Bottleneck(c_in, width, 2 if i and not j else 1, j == 0, names, frozen))
+                blocks.append(Bottleneck(c_in, width, 2 if i and not j else 1, j == 0, names))
                 c_in = 4 * width
             self.stages.append(nn.Sequential(*blocks))
         width = 8 * channels
@@ -173,7 +172,6 @@ class CTCN(nn.Layer):
         total_num_anchors: int = key(1785, gt=0)  # A
         channels: int = key(64, gt=1, multiple_of=2)  # of the first stage; all others are multiples of it
         dropout_rate: float = key(0.5, ge=0, lt=1)  # of the levels, for each head apart
-        frozen_bn: bool = key(False)  # batch norm keeps its stored statistics in training
 
     def __init__(self, config: CTCN.Config) -> None:
         super().__init__()
@@ -185,7 +183,7 @@ class CTCN(nn.Layer):
             )
         self.config = config
         self.sizes = level_sizes(config.img_size)
-        self.pyramid = Pyramid(config.channels, config.frozen_bn)
+        self.pyramid = Pyramid(config.channels)
         self.loc_conv1, self.loc_conv2 = self._head("loc", 4 * config.channels, 2)
         self.cls_conv1, self.cls_conv2 = self._head("cls", 8 * config.channels, config.num_classes)
 
@@ -272,9 +270,9 @@ class CTCN(nn.Layer):
         classes = batch["cls_targets"]
         positive = (classes > 0).astype("float32")  # (N, A)
         num_positive = positive.sum()
-        if self.training and device.world_size() > 1:  # of a mean rank: then the mean gradient is the whole's
+        if self.training and dist.is_initialized():  # of a mean rank: then the mean gradient is the whole's
             dist.all_reduce(num_positive)
-            num_positive = num_positive / device.world_size()
+            num_positive = num_positive / dist.get_world_size()
         num_positive = paddle.clip(num_positive, min=1.0)
         distance = F.smooth_l1_loss(outputs["loc"], batch["loc_targets"], reduction="none").sum(axis=-1)
         loc_loss = 2.0 * (distance * positive).sum() / num_positive

@@ -8,6 +8,7 @@ bytes, …])`` written by Python 2 or 3. Paths are relative to the working direc
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ class KineticsReader(Dataset):
     """Samples: ``image`` (S, 3 * seglen, H, W) float32, normalised RGB; ``label`` (1,) int64;
     ``video``, the path, and ``video_id``, what 2019 printed (number in the list, or the pickle's id).
 
-    In INFER there is no ``label``. Training draws (segment offsets, crop, flip) come from ``rng``, by
+    In INFER there is no ``label``. Training draws (segment offsets, crops, flip) come from ``rng``, by
     default one seeded by (seed, epoch, index), so that they do not depend on workers or processes.
 
     Raises DataError for a list that is missing or malformed (file:line), and per sample for a video
@@ -41,6 +42,7 @@ class KineticsReader(Dataset):
         image_std: list[PositiveFloat] = key([0.229, 0.224, 0.225], min_length=3, max_length=3)
         short_size: int = key(256, gt=0)  # short side after resizing, pixels
         target_size: int = key(224, gt=0)  # H = W of the crop, pixels
+        multi_scale_crop: bool = key(False, "TRAIN")  # training crops come in several sizes and shapes
         filelist: str = key("", MODE)
         video_path: str = key("", "INFER")
         use_dali: bool = key(False, MODE)
@@ -60,14 +62,22 @@ class KineticsReader(Dataset):
             self.lines = filelist.read_paths(config.filelist)
         elif self.format == "frames":
             self.lines = filelist.read_folders(config.filelist, classes)
+        elif mode == "INFER":
+            self.lines = filelist.read_tagged(config.filelist, None)
         else:
-            self.lines = filelist.read_labelled(config.filelist, classes)
+            self.lines = self._read_labelled()
+
+    def _read_labelled(self) -> list[filelist.Line]:
+        return filelist.read_labelled(self.config.filelist, self.config.num_classes)
 
     @staticmethod
     def example(config: KineticsReader.Config) -> dict[str, np.ndarray]:
-        """A batch of one sample of zeros: the shapes and types that the network is given."""
+        """A batch of one sample of zeros: the shapes and types that network and loss are given."""
         side = config.target_size
-        return {"image": np.zeros((1, config.seg_num, 3 * config.seglen, side, side), np.float32)}
+        return {
+            "image": np.zeros((1, config.seg_num, 3 * config.seglen, side, side), np.float32),
+            "label": np.zeros((1, 1), np.int64),
+        }
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -93,8 +103,11 @@ class KineticsReader(Dataset):
             images = decode.folder_frames(line.path, line.num_frames, choose)
         else:
             images = decode.video_frames(line.path, choose, config.backend)
+            video_id = Path(line.path).name if config.format == "video" else video_id  # as VideoTag had it
         images = transforms.resize_short_side(images, config.short_size)
         if rng is not None:
+            if config.multi_scale_crop:
+                images = transforms.multi_scale_crop(images, config.short_size, rng)
             images = transforms.random_crop(images, config.target_size, rng)
             images = transforms.random_flip(images, rng)
         else:
@@ -105,8 +118,11 @@ class KineticsReader(Dataset):
             "video_id": line.path if video_id is None else str(video_id),
         }
         if self.mode != "INFER":
-            sample["label"] = np.array([label], dtype=np.int64)
+            sample["label"] = self._label(line, label)
         return sample
+
+    def _label(self, line: filelist.Line, label: int) -> np.ndarray:
+        return np.array([label], dtype=np.int64)
 
     def _choose(self, num_frames: int, rng: random.Random | None) -> list[int]:
         config = self.config
@@ -144,3 +160,10 @@ class KineticsReader(Dataset):
                 f"[0, {self.config.num_classes}) (MODEL.num_classes)"
             )
         return video_id, int(label), jpegs
+
+
+class MultiScaleKineticsReader(KineticsReader):
+    """The same, with the multi-scale crop that 2019's TSM was trained with."""
+
+    class Config(KineticsReader.Config):
+        multi_scale_crop: bool = key(True, "TRAIN")

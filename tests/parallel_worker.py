@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import paddle.nn.functional as F
@@ -22,9 +24,9 @@ from models.common.layers import BatchNorm
 from utils import device
 
 
-def same_on_any_number_of_processes() -> None:
-    F.dropout = lambda x, *args, **kwargs: x
-    normalize = BatchNorm.forward
+@contextmanager
+def same_on_any_number_of_processes() -> Iterator[None]:
+    dropout, normalize = F.dropout, BatchNorm.forward
 
     def with_stored_statistics(self, x):
         training, self.training = self.training, False
@@ -33,15 +35,19 @@ def same_on_any_number_of_processes() -> None:
         finally:
             self.training = training
 
-    BatchNorm.forward = with_stored_statistics
+    F.dropout, BatchNorm.forward = lambda x, *args, **kwargs: x, with_stored_statistics
+    try:
+        yield
+    finally:  # Paddle 2.6 cannot export what is patched
+        F.dropout, BatchNorm.forward = dropout, normalize
 
 
 def main(folder: Path) -> None:
-    same_on_any_number_of_processes()
     out = folder / {1: "one", 2: "two"}[device.world_size()]
     for name, recipe in json.loads((folder / "recipes.json").read_text(encoding="utf-8")).items():
         argv = [f"--config={recipe}", f"--save_dir={out / name}", "--use_gpu=False"]
-        train.main([*argv, "--pretrain=none", "--fix_random_seed=True", "--log_interval=1"])
+        with same_on_any_number_of_processes():
+            train.main([*argv, "--pretrain=none", "--fix_random_seed=True", "--log_interval=1"])
         for script in (eval_script, predict):
             script.main([*argv, f"--weights={out / name / name}"])
         logging.root.handlers.clear()

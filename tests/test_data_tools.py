@@ -149,7 +149,7 @@ def test_parts_made_one_by_one_share_their_labels(tmp_path):
     labels.write_text(json.dumps(["walk", "other", "run fast", "跳 jump"]))
     make_lists.main([*flags, str(tmp_path / "a"), "--val=0"])
     make_lists.main([*flags, str(tmp_path / "b"), "--val=1"])
-    assert visible(tmp_path / "a") == ["labels.json", "train.list"]
+    assert visible(tmp_path / "a") == ["labels.json", "train.list", "tsn.yaml"]
     assert visible(tmp_path / "b") == ["labels.json", "val.list"]
     assert lines(tmp_path / "a/train.list") == lines(tmp_path / "b/val.list")
     assert {line[-1] for line in lines(tmp_path / "b/val.list") if "walk" in line} == {"0"}

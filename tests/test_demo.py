@@ -15,7 +15,7 @@ import pytest
 
 from data.dataset.demo import make_videos, report
 from data.dataset.demo.make_videos import CLIPS, KINDS, NAMES, draw, make
-from metrics.topk import read_names
+from metrics.labels import read_names
 from models import ZOO
 from reader.common import decode, filelist
 from tests.conftest import ROOT
@@ -228,17 +228,17 @@ def test_the_report_counts_by_group(made: Path, tmp_path: Path) -> None:
     results[0] = {"video": lines[0].path, "error": "damaged"}
     results[5] = {"video": lines[5].path, "topk": [{"class_id": 4}, {"class_id": 5}]}
     del results[7]
-    file = tmp_path / "TSN_infer_result.json"
-    file.write_text(json.dumps({"results": results}))
+    file, perfect = tmp_path / "TSN_infer_result.json", tmp_path / "TSM_infer_result.json"
+    file.write_text(json.dumps({"model": "TSN", "results": results}))
     expected = {"all": (5 / 8, 8), "appearance": (3 / 4, 4), "order": (2 / 4, 4)}
     assert report.accuracy(made, file) == expected
-    script = [
-        sys.executable,
-        "data/dataset/demo/report.py",
-        "--videos",
-        str(made),
-        "--predictions",
-        str(file),
-    ]
-    said = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert said.splitlines()[1] == "top-1 0.750 over 4 test clips, appearance classes"
+    right = [{"video": line.path, "topk": [{"class_id": line.number}]} for line in lines]
+    perfect.write_text(json.dumps({"model": "TSM", "results": right}))
+    script = [sys.executable, "data/dataset/demo/report.py", "--videos", str(made), "--predictions"]
+    files = [str(file), str(perfect)]
+    said = subprocess.run(
+        [*script, *files], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+    rows = [line.split() for line in said.splitlines()]
+    assert rows[0] == ["top-1", "clips", "TSN", "TSM"]
+    assert rows[2:] == [["appearance", "4", "0.750", "1.000"], ["order", "4", "0.500", "1.000"]]

@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 import os
+import pickle
 import random
 import re
 import signal
@@ -496,10 +497,11 @@ class Usual(config.Config):
     num_layers: int = config.key(50)
 
 
-def row(server: Server, **fields: str) -> registry.ModelSpec:
+def row(server: Server, **fields: object) -> registry.ModelSpec:
     server.files["/ResNet50_pretrained.tar.gz"] = archive(*good("ResNet50_pretrained/"))
     urls = {"weights_urls": (server.url("/none"), server.url())}
-    return replace(ZOO[0], **urls, pretrain_urls=(server.url("/ResNet50_pretrained.tar.gz"),), **fields)
+    backbone = server.url("/ResNet50_pretrained.tar.gz")
+    return replace(ZOO[0], **{**urls, "pretrain_urls": (backbone,), **fields})
 
 
 @pytest.fixture
@@ -562,3 +564,39 @@ def test_the_addresses_of_the_zoo_are_safe():
         assert all(url.startswith("https://") for url in spec.weights_urls + spec.pretrain_urls)
         for digest in (spec.weights_sha256, spec.pretrain_sha256):
             assert not digest or len(bytes.fromhex(digest)) == 32
+
+
+# ---- VideoTag: a file out of an archive, two rows as one -----------------------------------------------
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_comes_out_of_an_archive_with_its_texts(server, tmp_path, zipped):
+    members = [member("video_tag_tsn/tsn.pdparams", DATA), member("video_tag_tsn/tsn.pdopt", b"x")]
+    data = archive(*members, member("video_tag_tsn/label.txt", b"a\n"))
+    server.files["/tsn.tar"] = data if zipped else gzip.decompress(data)
+    target = download.fetch(tmp_path / "weights" / "tsn.pdparams", [server.url("/tsn.tar")])
+    assert target.read_bytes() == DATA
+    assert left(target.parent) == ["label.txt", "tsn.pdparams"]
+    download.fetch(target, [server.url("/tsn.tar")])
+    assert len(server.asked) == 1
+
+
+def test_an_archive_without_the_file_is_refused(server, tmp_path):
+    server.files["/tsn.tar"] = archive(member("video_tag_tsn/other.pdparams", DATA))
+    with pytest.raises(WeightsError, match=r"tsn.tar is not a sound archive: it holds no tsn.pdparams"):
+        download.fetch(tmp_path / "tsn.pdparams", [server.url("/tsn.tar")])
+
+
+def test_rows_of_several_files_are_read_together(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "PROJECT", tmp_path)
+    rows = []
+    for name, state in (("a", {"x": np.zeros(2, np.float32)}), ("b", {"y": np.ones(3, np.float32)})):
+        data = pickle.dumps(state)
+        server.files[f"/{name}.tar"] = archive(member(f"{name}/{name}.pdparams", data))
+        urls = (server.url(f"/{name}.tar"),)
+        rows.append(row(server, weights=f"{name}.pdparams", weights_urls=urls, weights_folder="here"))
+    both = row(server, weights="", weights_urls=(), weights_of=tuple(rows))
+    path = weights.published(both, Usual())
+    assert sorted(checkpoint.read_weights(path)) == ["x", "y"]
+    with pytest.raises(WeightsError, match="b-gone: no such weights"):
+        checkpoint.read_weights(f"{tmp_path}/here/a.pdparams,b-gone")

@@ -69,7 +69,9 @@ def assert_same(a: Path, b: Path, tolerance: float = 0.0) -> None:
             if tolerance == 0:
                 assert np.array_equal(value, other), f"{name}{suffix}"
             else:
-                assert np.abs(value - other).max() <= tolerance * max(np.abs(value).max(), 1e-3), name
+                # Not value by value: where a gradient is rounding, Adam makes full steps of it.
+                difference, norm = np.linalg.norm(value - other), np.linalg.norm(value)
+                assert difference <= tolerance * max(norm, 1e-2), name
 
 
 def test_every_model_has_a_small_recipe():

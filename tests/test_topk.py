@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from metrics.topk import TopKAccuracy, read_names
+from metrics.labels import read_names
+from metrics.topk import TopKAccuracy
 from utils.errors import ConfigError
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,14 @@ import paddle
 
 from utils.config import Config, Sections, resolve
 from utils.registry import ModelSpec
+
+
+def row(spec: ModelSpec, sections: Sections, mode: str, file: str) -> ModelSpec:
+    """``spec`` with the inputs that this recipe's network takes, where they depend on the recipe."""
+    part = spec.part("network")
+    if not hasattr(part, "inputs"):
+        return spec
+    return replace(spec, inputs=part.inputs(network_config(spec, sections, mode, file)))
 
 
 def network(spec: ModelSpec, sections: Sections, mode: str, file: str, seed: int = 0) -> paddle.nn.Layer:

@@ -104,9 +104,12 @@ class Report:
 def read_weights(path: str) -> State:
     """Arrays by name from a ``.pdparams`` file, a prefix of one, or a 2019 folder of variables.
 
+    Several with commas between them are read together: the stages of a model may come in a file each.
     Raises WeightsError if there is nothing there, or if what is there holds no arrays.
     """
     file = Path(path)
+    if "," in path and not file.exists() and not Path(f"{path}.pdparams").exists():
+        return {name: value for part in path.split(",") for name, value in read_weights(part).items()}
     if file.is_dir():
         return fluid_file.read_folder(file)
     if not file.is_file():

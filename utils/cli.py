@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from utils import build
 from utils.config import RunConfig, Sections, check_keys, load_yaml, merge_flags, merge_overrides
 from utils.errors import ConfigError, Interrupted, ZooError
 from utils.registry import ModelSpec, find
@@ -104,6 +105,7 @@ def predict_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     add("--filelist", type=optional(str), help="list of inputs; overrides INFER.filelist")
     add("--video_path", type=optional(str), help="a video, a folder of videos or a glob; overrides the list")
     add("--infer_topk", type=optional(int), help="classes a video; default: MODEL.topk")
+    add("--label_file", type=optional(str), help="names of the classes: .json, .csv, or a name a line")
     add("--visualize", action="store_true", help="also draw each prediction: <save_dir>/pictures/*.png")
     add("--log_interval", type=natural, default=1, help="log every N batches; 0 = never (default: 1)")
     _loader_flags(parser)
@@ -113,6 +115,25 @@ def predict_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
 def inference_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     parser = _base("Write the inference Program of a model.", zoo, "./")
     parser.add_argument("--weights", type=optional(str), help="weights: file, prefix or 2019 folder")
+    return parser
+
+
+def extract_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
+    parser = _base("Write the features of videos, a .npy each.", zoo, "data/tsn_features")
+    add = parser.add_argument
+    add(
+        "--weights",
+        type=optional(str),
+        help="weights: file, prefix or 2019 folder; the classifier is not used",
+    )
+    add("--filelist", type=optional(str), help="list of videos; overrides INFER.filelist")
+    add("--video_path", type=optional(str), help="a video, a folder of videos or a glob; overrides the list")
+    add("--tscale", type=optional(natural), help="snippets a video: the sequence is rescaled to so many")
+    add("--frames_at_once", type=natural, default=20, help="frames the network takes at a time (default: 20)")
+    add("--overwrite", action="store_true", help="also make anew what is there")
+    add("--infer_topk", type=optional(int), help="of 2020; has no effect")
+    add("--log_interval", type=natural, default=1, help="log every N batches; 0 = never (default: 1)")
+    _loader_flags(parser)
     return parser
 
 
@@ -151,6 +172,7 @@ def recipe(
         merge_flags(sections, section, values)
     merge_overrides(sections, [item for group in args.override for item in group])
     check_keys(sections, [RunConfig, *spec.configs()], file)
+    spec = build.row(spec, sections, next(iter(flags), "TRAIN"), file)
     args.config, args.model_name = file, spec.name
     args.given_save_dir = args.save_dir
     args.save_dir = args.save_dir or args.default_save_dir

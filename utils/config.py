@@ -25,8 +25,16 @@ Sections = dict[str, dict[str, Any]]
 # Keys of the 2019 files that nothing reads any more: accepted, without effect, and why.
 RETIRED = {
     "buf_size": "the loader prefetches a few batches a worker",
+    "buffer_size": "the loader prefetches a few batches a worker",
+    "pretrain_base": "--pretrain says what training starts from; 2019 did not read it either",
     "num_trainers": "the launcher says how many processes run",
     "trainer_id": "the launcher says which process this is",
+    "feature_num": "feature_names says how many there are",
+    "dataset": "the lists say what is read",
+    "bone_network": "2019 did not read it either",
+    "bone_nework": "2019 did not read it either",
+    "UNIQUE": "2019 did not read it either",
+    "gradient_clip_norm": "2019 never applied it",
 }
 
 
@@ -42,6 +50,7 @@ class RunConfig(Config):
     name: str = Field("", json_schema_extra={"sections": ["MODEL"]})
     batch_size: int = Field(1, gt=0, json_schema_extra={"sections": [MODE]})  # over all processes
     num_reader_threads: int = Field(0, ge=0, json_schema_extra={"sections": [MODE]})
+    num_threads: int = Field(0, ge=0, json_schema_extra={"sections": [MODE]})  # the same in other recipes
     epoch: int = Field(1, ge=0, json_schema_extra={"sections": ["TRAIN"]})
     use_gpu: bool | None = Field(None, json_schema_extra={"sections": [MODE, "TRAIN"]})
     num_gpus: int = Field(1, gt=0, json_schema_extra={"sections": [MODE, "TRAIN"]})
@@ -50,13 +59,22 @@ class RunConfig(Config):
     max_failed_fraction: float = Field(0.1, ge=0, le=1, json_schema_extra={"sections": ["TRAIN"]})
     seed: int | None = Field(None, ge=0, json_schema_extra={"sections": ["TRAIN"]})
 
+    @property
+    def num_readers(self) -> int:
+        """Reader processes that the recipe asks for."""
+        return max(self.num_reader_threads, self.num_threads)
+
 
 C = TypeVar("C", bound=Config)
 
 
-def key(default: Any = ..., *sections: str, **checks: Any) -> Any:
-    """A field read from ``sections``, the first that has it; by default the mode's, then MODEL."""
-    return Field(default, json_schema_extra={"sections": list(sections or (MODE, "MODEL"))}, **checks)
+def key(default: Any = ..., *sections: str, called: str = "", **checks: Any) -> Any:
+    """A field read from ``sections``, the first that has it; by default the mode's, then MODEL.
+
+    ``called`` is its name in the YAML where two sections have a key of the same name.
+    """
+    where = {"sections": list(sections or (MODE, "MODEL")), "called": called}
+    return Field(default, json_schema_extra=where, **checks)
 
 
 def load_yaml(path: str | Path) -> Sections:
@@ -126,26 +144,32 @@ def resolve(config: type[C], sections: Sections, mode: str, file: str) -> C:
     """``config`` filled from ``sections`` for ``mode``; raises ConfigError: file, section, key, got."""
     values, origin = {}, {}
     for name, field in config.model_fields.items():
+        written = _name_of(name, field)
         for section in _sections_of(field):
             section = mode if section == MODE else section
-            if name in sections.get(section, {}):
-                values[name], origin[name] = sections[section][name], section
+            if written in sections.get(section, {}):
+                values[name], origin[name] = sections[section][written], section
                 break
     try:
         return config(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""
+        written = _name_of(name, config.model_fields[name]) if name else ""
         if first["type"] == "missing":
             section = _sections_of(config.model_fields[name])[0].replace(MODE, mode)
-            raise ConfigError(f"{file}: {section}.{name}: this key is missing") from error
-        where = f"{origin.get(name, mode)}.{name}" if name else mode
+            raise ConfigError(f"{file}: {section}.{written}: this key is missing") from error
+        where = f"{origin.get(name, mode)}.{written}" if name else mode
         expected = first["msg"][0].lower() + first["msg"][1:]
         raise ConfigError(f"{file}: {where}: {expected}; got {first['input']!r}") from error
 
 
 def _sections_of(field: Any) -> list[str]:
     return (field.json_schema_extra or {}).get("sections", [MODE, "MODEL"])
+
+
+def _name_of(name: str, field: Any) -> str:
+    return (field.json_schema_extra or {}).get("called") or name
 
 
 def check_keys(sections: Sections, configs: Iterable[type[Config]], file: str) -> None:
@@ -155,7 +179,7 @@ def check_keys(sections: Sections, configs: Iterable[type[Config]], file: str) -
         for name, field in config.model_fields.items():
             for section in _sections_of(field):
                 for real in MODES if section == MODE else (section,):
-                    known.setdefault(real, set()).add(name)
+                    known.setdefault(real, set()).add(_name_of(name, field))
     for section, keys in sections.items():
         if section not in known:
             raise ConfigError(

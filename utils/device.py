@@ -33,7 +33,20 @@ def set_device(use_gpu: bool | None, recipe: bool | None) -> str:
     paddle.device.set_device(device)
     if device == "cpu":
         cpu.keep_memory()
+        paddle.base.core.set_num_threads(num_threads())
     return device
+
+
+def num_threads() -> int:
+    """Threads that a process computes with on a CPU: OMP_NUM_THREADS, else its share of the cores.
+
+    The cores that this process may use are divided by the number of processes on this machine.
+    """
+    given = os.environ.get("ZOO_NUM_THREADS", "")  # OMP_NUM_THREADS before Paddle changed it
+    if given.isdigit() and int(given) > 0:
+        return int(given)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // local_size())
 
 
 def default_processes(use_gpu: bool | None, recipe: bool | None) -> int:
@@ -56,6 +69,11 @@ def world_size() -> int:
 
 def local_rank() -> int:
     return int(os.environ.get("PADDLE_LOCAL_RANK", os.environ.get("PADDLE_RANK_IN_NODE", "0")))
+
+
+def local_size() -> int:
+    """Processes of this run on this machine. Only Paddle's launcher starts some on others, and says so."""
+    return int(os.environ.get("PADDLE_LOCAL_SIZE", world_size()))
 
 
 def under_launcher() -> bool:

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
 from urllib.parse import urlsplit
 
 import filelock
@@ -44,7 +45,8 @@ class _CutError(requests.ConnectionError):
 def fetch(target: Path, urls: Sequence[str], sha256: str = "") -> Path:
     """``target``; where it does not exist it comes from the first of ``urls`` that has it.
 
-    A ``.tar.gz`` becomes the folder ``target``; one that already lies beside it is taken without a request.
+    A ``.tar`` or ``.tar.gz`` becomes the folder ``target``, or, where ``target`` has an ending, the file of
+    that name in it; an archive that already lies beside it is taken without a request.
     Any number of processes may ask at once: one downloads, the others wait.
 
     Args:
@@ -85,7 +87,7 @@ def _install(target: Path, urls: Sequence[str], sha256: str) -> None:
     reason = "no address is known"
     for url in urls:
         name = PurePosixPath(urlsplit(url).path).name
-        packed = name.endswith((".tar.gz", ".tgz"))
+        packed = name.endswith((".tar", ".tar.gz", ".tgz"))
         file = target.with_name(name) if packed else target
         by_hand = packed and file.exists()
         try:
@@ -226,20 +228,25 @@ _DAMAGE = (
 def _extract(archive: Path, target: Path, keep: bool) -> None:
     """Make ``target`` of the one folder that ``archive`` holds, or of all that it holds.
 
-    Then ``archive`` is removed, unless ``keep``. Links, devices, anything outside, damage: WeightsError.
+    A ``target`` with an ending is a file: the one of that name in the archive, whose texts (names of classes)
+    come along. Then ``archive`` is removed, unless ``keep``. Links, devices, anything outside, damage:
+    WeightsError.
     """
     temporary = target.with_name(f".{target.name}.extracting")  # ours alone: the lock is held
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
-        with gzip.open(archive) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as tar:
+        with _unzipped(archive) as unzipped, tarfile.open(fileobj=unzipped, mode="r:") as tar:
             _extract_members(tar, temporary)
             while unzipped.read(CHUNK_BYTES):  # to the end: only there gzip's checksum is compared
                 pass
         inside = [path for path in temporary.iterdir() if not path.name.startswith(".")]
         if not any(path.is_file() for path in temporary.rglob("*")):
             raise tarfile.TarError("it holds no files")
-        os.replace(inside[0] if len(inside) == 1 and inside[0].is_dir() else temporary, target)
+        if target.suffix:
+            _take_file(temporary, target)
+        else:
+            os.replace(inside[0] if len(inside) == 1 and inside[0].is_dir() else temporary, target)
     except _DAMAGE as error:
         if not keep:
             archive.unlink()
@@ -248,6 +255,23 @@ def _extract(archive: Path, target: Path, keep: bool) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
     if not keep:
         archive.unlink()
+
+
+def _unzipped(archive: Path) -> IO[bytes]:
+    """What 2020 called ``.tar`` may be zipped: the first bytes tell."""
+    with open(archive, "rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    return gzip.open(archive) if zipped else open(archive, "rb")
+
+
+def _take_file(folder: Path, target: Path) -> None:
+    found = sorted(folder.rglob(target.name))
+    if not found:
+        raise tarfile.TarError(f"it holds no {target.name}")
+    for text in folder.rglob("*.txt"):
+        if not (target.parent / text.name).exists():
+            os.replace(text, target.parent / text.name)
+    os.replace(found[0], target)
 
 
 def _extract_members(tar: tarfile.TarFile, folder: Path) -> None:

@@ -184,7 +184,8 @@ def evaluate(
             continue
         batch = _arrays(fields)
         outputs = infer({name: batch[name] for name in spec.inputs})
-        metric.update({**outputs, **(loss(outputs, batch) if loss else {})}, batch)
+        has_targets = all(name in batch for name in spec.targets)
+        metric.update({**outputs, **(loss(outputs, batch) if loss and has_targets else {})}, batch)
         scored += len(batch[spec.inputs[0]])
         if log_interval and i % log_interval == 0:
             log.info(f"[{title}] Batch {i} {values_text(_running(metric))}")

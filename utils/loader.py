@@ -33,6 +33,13 @@ def training_order(num_samples: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
+def epoch_order(reader: Dataset, seed: int, epoch: int) -> list[int]:
+    """The order of ``reader.training_order(seed, epoch)``, where it has one, else ``training_order``."""
+    if hasattr(reader, "training_order"):
+        return reader.training_order(seed, epoch)
+    return training_order(len(reader), seed, epoch)
+
+
 def training_batches(
     order: Sequence[int], batch_size: int, rank: int = 0, world_size: int = 1, skip: int = 0
 ) -> list[list[int]]:

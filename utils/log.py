@@ -27,6 +27,7 @@ def setup(rank: int) -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING if rank else logging.INFO)
     warnings.filterwarnings("ignore", message=".*'place' interface for pir graph mode.*")
+    warnings.filterwarnings("ignore", message=".*Attr.force_cpu. of Op.*")  # Paddle 2.6
 
 
 def show_config(log: logging.Logger, title: str, sections: dict[str, dict[str, Any]]) -> None:

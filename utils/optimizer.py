@@ -13,8 +13,10 @@ import paddle
 from paddle.optimizer.lr import LRScheduler, PiecewiseDecay
 
 
-def step_decay(learning_rate: float, gamma: float, boundaries: Sequence[float]) -> PiecewiseDecay:
+def step_decay(learning_rate: float, gamma: float, boundaries: Sequence[float]) -> PiecewiseDecay | float:
     """Rate times ``gamma`` after each boundary, in steps; boundaries need not be whole numbers."""
+    if not boundaries:
+        return learning_rate
     values = [learning_rate * gamma**i for i in range(len(boundaries) + 1)]
     return PiecewiseDecay(boundaries=list(boundaries), values=values)
 
@@ -33,6 +35,32 @@ def momentum(
         parameters=list(parameters),
         weight_decay=paddle.regularizer.L2Decay(weight_decay),
         use_nesterov=nesterov,
+    )
+
+
+def rmsprop(
+    schedule: LRScheduler | float, parameters: Sequence[paddle.Tensor], weight_decay: float
+) -> paddle.optimizer.RMSProp:
+    """Centered: ``w -= lr * g / sqrt(E[g^2] - E[g]^2 + 1e-6)``, means with 0.95; no momentum."""
+    return paddle.optimizer.RMSProp(
+        learning_rate=schedule,
+        rho=0.95,
+        epsilon=1e-6,
+        momentum=0.0,
+        centered=True,
+        parameters=list(parameters),
+        weight_decay=paddle.regularizer.L2Decay(weight_decay),
+    )
+
+
+def adam(
+    schedule: LRScheduler | float, parameters: Sequence[paddle.Tensor], weight_decay: float | None = None
+) -> paddle.optimizer.Adam:
+    """Beta 0.9 and 0.999, epsilon 1e-8 (which Paddle 3 scales with the bias correction, Fluid did not)."""
+    return paddle.optimizer.Adam(
+        learning_rate=schedule,
+        parameters=list(parameters),
+        weight_decay=paddle.regularizer.L2Decay(weight_decay) if weight_decay else None,
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -14,6 +15,7 @@ import paddle.inference
 from paddle import nn
 from paddle.static import InputSpec
 
+from utils import device
 from utils.registry import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -33,22 +35,61 @@ class _Outputs(nn.Layer):
         return tuple(outputs[name] for name in self.names)
 
 
-def compiled(network: nn.Layer) -> nn.Layer:
+class _Listed(nn.Layer):
+    """The network with its inputs as a list: a compiled forward cannot take any number of them."""
+
+    def __init__(self, network: nn.Layer) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs):
+        return self.network(*inputs)
+
+
+class _Compiled(nn.Layer):
+    """Compiles at the first batch, when shapes and types are known."""
+
+    def __init__(self, network: nn.Layer, spec: ModelSpec) -> None:
+        super().__init__()
+        self.listed, self.spec, self.program = _Listed(network), spec, None
+
+    def forward(self, *inputs):
+        if self.program is None:
+            # Ragged batches share a Program of free length; others get one a shape, which may be faster.
+            ragged = any(f"{name}_length" in self.spec.inputs for name in self.spec.inputs)
+            shapes = [_input_specs(self.spec, inputs)] if ragged else None
+            self.program = paddle.jit.to_static(self.listed, input_spec=shapes, full_graph=True)
+        return self.program(list(inputs))
+
+
+def compiled(network: nn.Layer, spec: ModelSpec) -> nn.Layer:
     """The same network, run as a Program (``--to_static=True``)."""
-    return paddle.jit.to_static(network, full_graph=True)
+    return _Compiled(network, spec)
+
+
+def _input_specs(spec: ModelSpec, examples: Sequence[Any]) -> list[InputSpec]:
+    """Of arrays or tensors like ``examples``, one for each of ``spec.inputs``.
+
+    The batch axis is free, and so is the next one of what comes with its lengths.
+    """
+    specs = []
+    for name, example in zip(spec.inputs, examples, strict=True):
+        free = 2 if f"{name}_length" in spec.inputs else 1
+        shape = [None] * free + list(example.shape[free:])
+        specs.append(InputSpec(shape, str(example.dtype).split(".")[-1], name))
+    return specs
 
 
 def export(
     network: nn.Layer, spec: ModelSpec, names: tuple[str, ...], example: dict[str, np.ndarray], prefix: str
 ) -> list[str]:
-    """Write the inference Program beside ``prefix``; it gives ``names``, and its batch axis is free.
+    """Write the inference Program beside ``prefix``; it gives ``names``. The batch axis is free, and so is
+    the time axis of an input ``x`` beside an ``x_length``.
 
     ``example`` shows the shape and type of each of ``spec.inputs``. Returns the files written: the
     Program (``.json``; ``.pdmodel`` with Paddle 2) and its parameters (``.pdiparams``).
     """
-    shapes = [
-        InputSpec([None, *example[name].shape[1:]], str(example[name].dtype), name) for name in spec.inputs
-    ]
+    shapes = _input_specs(spec, [example[name] for name in spec.inputs])
     was_training = network.training
     network.eval()
     paddle.jit.save(_Outputs(network, names), prefix, input_spec=[shapes])
@@ -65,7 +106,7 @@ def predictor(prefix: str, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
     config = paddle.inference.Config(program, f"{prefix}.pdiparams")
     config.disable_gpu()
     config.disable_glog_info()
-    config.set_cpu_math_library_num_threads(num_threads())
+    config.set_cpu_math_library_num_threads(device.num_threads())
     config.enable_mkldnn()
     engine = paddle.inference.create_predictor(config)
 
@@ -77,14 +118,6 @@ def predictor(prefix: str, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
         return dict(zip(names, values, strict=True))
 
     return infer
-
-
-def num_threads() -> int:
-    """Threads for CPU inference: OMP_NUM_THREADS, else every core this process may use."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    if given.isdigit() and int(given) > 0:
-        return int(given)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def eager(network: nn.Layer, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
@@ -102,12 +135,16 @@ def eager(network: nn.Layer, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
 def inference(network: nn.Layer, spec: ModelSpec, on_gpu: bool, to_static: bool) -> Infer:
     """The fastest right path for this model on this device; the log names it.
 
+    A network of several stages has an ``inference`` of its own, which puts theirs together.
+
     On CPU the oneDNN predictor, built at the first batch and compared with eager on it; where they do
     not agree to ``AGREEMENT``, or the row says so, eager.
     """
+    if hasattr(network, "inference"):
+        return network.inference(spec, on_gpu, to_static)
     if to_static:
         log.info("inference path: compiled Program")
-        return eager(compiled(network), spec, spec.evaluated)
+        return eager(compiled(network, spec), spec, spec.evaluated)
     if on_gpu or spec.cpu_path == "eager":
         reason = "" if on_gpu or not spec.cpu_path_reason else f" ({spec.cpu_path_reason})"
         log.info("inference path: eager%s", reason)
@@ -116,11 +153,15 @@ def inference(network: nn.Layer, spec: ModelSpec, on_gpu: bool, to_static: bool)
 
 
 class OneDNN:
-    """Builds the predictor at the first batch, when the shapes are known, and checks it there."""
+    """Builds the predictor at the first batch, when the shapes are known, and checks it there.
+
+    ``agrees`` then says whether the predictor is used, or eager, because it gives other numbers.
+    """
 
     def __init__(self, network: nn.Layer, spec: ModelSpec) -> None:
         self.network, self.spec, self.names = network, spec, spec.evaluated
         self.run: Infer | None = None
+        self.agrees: bool | None = None
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self.run is not None:
@@ -133,7 +174,8 @@ class OneDNN:
             self.run = predictor(prefix, self.spec, self.names)
         got = self.run(inputs)
         error = max(difference(got[name], expected[name]) for name in self.names)
-        if error <= AGREEMENT:
+        self.agrees = error <= AGREEMENT
+        if self.agrees:
             log.info("inference path: oneDNN predictor (agrees with eager to %.1e)", error)
             return got
         log.warning(

@@ -19,6 +19,10 @@ class ModelSpec:
     ``forward`` takes ``inputs`` by name and returns a dict that holds ``outputs``; ``loss(outputs,
     batch)`` returns a dict whose first entry is ``"loss"``. ``losses + outputs + targets`` is the
     order of the 2019 fetch list.
+
+    Where the recipe decides what is fed (``MODEL.feature_names``), the network has ``inputs(config)``; then
+    ``inputs`` here is what its default recipe gives. An input ``x`` beside an input ``x_length`` is ragged:
+    ``(N, longest, …)``, padded with zeros, and its second axis is free, too.
     """
 
     name: str  # spelling used in file names: TSN.pdparams
@@ -37,6 +41,8 @@ class ModelSpec:
     best_is_higher: bool = True
     weights: str = ""  # file name in the weights folder
     weights_urls: tuple[str, ...] = ()  # tried in order
+    weights_folder: str = ""  # below the project; "" = the weights folder of the user
+    weights_of: tuple[ModelSpec, ...] = ()  # rows whose published weights are together this one's
     weights_sha256: str = ""  # of what these give; "" = 2019 published none: nothing is compared
     pretrain: str = ""  # file or folder that training starts from unless told otherwise; "" = none
     pretrain_urls: tuple[str, ...] = ()

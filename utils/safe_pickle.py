@@ -4,6 +4,8 @@ An allow list of names is not enough: ``numpy.dtype`` believes the flags, offset
 file, and 200 bytes make numpy follow numbers of the file as object pointers. So what stands behind
 each numpy name is ours, and so is BUILD, the opcode that sets a state: C's ``pickle.Unpickler`` has
 no hook for it. Not stopped is a file made to use up time or memory.
+
+``index`` reads the same files without their arrays, which stay on disk until each is asked for.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ import math
 import pickle
 import re
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -37,8 +40,46 @@ def load(path: str | Path, encoding: str = "ASCII") -> object:
 
 def loads(data: bytes, name: str, encoding: str = "ASCII") -> object:
     """As ``load``, from bytes; ``name`` is what errors call them."""
+    return _load(_Unpickler(_File(data), encoding=encoding), name)
+
+
+def index(path: str | Path, encoding: str = "ASCII") -> object:
+    """As ``load``, but every array is an ``ArrayInFile``: one pass over the file that skips their bytes.
+
+    A pickle of many records (hundreds of MB) is so opened in a fraction of a second and a few MB.
+    """
     try:
-        return _Unpickler(_File(data), encoding=encoding).load()
+        with open(path, "rb") as file:
+            return _load(_Indexer(_SkippingFile(file), str(path), encoding), str(path))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+@dataclass
+class ArrayInFile:
+    """An array of a pickle that ``index`` left in its file. ``shape`` and ``dtype`` are known."""
+
+    path: str
+    shape: tuple[int, ...] = (0,)
+    dtype: np.dtype | None = None
+    is_fortran: bool = False
+    raw: Any = None  # bytes, or the _Span where they are
+
+    def read(self) -> np.ndarray:
+        """The array. Raises DataError: the file is gone, shorter than it was, or damaged."""
+        try:
+            raw = self.raw.read(self.path) if isinstance(self.raw, _Span) else self.raw
+            dtype, raw = _contents(self.shape, self.dtype, raw)
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read ({error.strerror})") from error
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{self.path}: not a readable pickle ({error})") from error
+        return np.ndarray(self.shape, dtype, raw, order="F" if self.is_fortran else "C")
+
+
+def _load(unpickler: _Unpickler, name: str) -> object:
+    try:
+        return unpickler.load()
     except _Refused as refused:
         what = f"refused to load {str(refused)[:200]!r}"
         only = "only numpy arrays and plain containers are read"
@@ -196,3 +237,122 @@ def _shape(value: tuple[int, ...]) -> tuple[int, ...]:
 
 def _text(value: str | bytes) -> str:
     return value.decode("ascii") if isinstance(value, bytes) else str(value)
+
+
+# ---- arrays that stay in the file --------------------------------------------------------------
+
+LARGE_BYTES = 1024  # shorter strings are read
+
+
+class _Span(bytes):
+    """Stands, empty, for a string of ``length`` bytes at ``offset`` of a file.
+
+    ``is_latin1``: Python 3 wrote bytes for Python 2 as text, each byte a character, in UTF-8.
+    """
+
+    def __new__(cls, offset: int, length: int, is_latin1: bool = False) -> _Span:
+        span = super().__new__(cls)
+        span.offset, span.length, span.is_latin1 = offset, length, is_latin1
+        return span
+
+    def read(self, path: str) -> bytes:
+        with open(path, "rb") as file:
+            file.seek(self.offset)
+            raw = file.read(self.length)
+        return raw.decode("utf-8").encode("latin1") if self.is_latin1 else raw
+
+
+class _SkippingFile:
+    """A file whose long strings are passed over."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+
+    def read(self, count: int) -> bytes:
+        if count < LARGE_BYTES:
+            return self.file.read(count)
+        span = _Span(self.file.tell(), count)
+        self.file.seek(count, io.SEEK_CUR)
+        return span
+
+    def readline(self) -> bytes:
+        if not (line := self.file.readline()).endswith(b"\n"):
+            raise EOFError
+        return line
+
+
+class _Indexer(_Unpickler):
+    def __init__(self, file: _SkippingFile, path: str, encoding: str) -> None:
+        super().__init__(file, encoding=encoding)
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(module, name)
+        return {_reconstruct: self._array, _frombuffer: self._whole_array, _encode: _encode_span}.get(
+            found, found
+        )
+
+    def _array(self, subtype: object, *_: object) -> ArrayInFile:
+        _reconstruct(subtype)
+        return ArrayInFile(self.path)  # BUILD fills it
+
+    def _whole_array(self, raw: Any, dtype: np.dtype, shape: tuple, order: str, axes: Any = None) -> Any:
+        if axes is not None:
+            raise ValueError("an array with permuted axes")
+        array = ArrayInFile(self.path)
+        _set_array_in_file(array, (1, shape, dtype, order == "F", raw))
+        return array
+
+    def load_build(self) -> None:
+        if isinstance(self.stack[-2], ArrayInFile):
+            state = self.stack.pop()
+            _set_array_in_file(self.stack[-1], state)
+        else:
+            super().load_build()
+
+    def load_frame(self) -> None:  # of protocol 4: a hint how much to read at once
+        self.read(8)
+
+    def _load_text(self) -> None:
+        length = int.from_bytes(self.read(4), "little")
+        self.append(_text_or_span(self.read(length)))
+
+    def _load_text8(self) -> None:
+        length = int.from_bytes(self.read(8), "little")
+        self.append(_text_or_span(self.read(length)))
+
+    def _load_bytearray(self) -> None:
+        raw = self.read(int.from_bytes(self.read(8), "little"))
+        self.append(raw if isinstance(raw, _Span) else bytearray(raw))
+
+    dispatch: ClassVar[dict] = {
+        **_Unpickler.dispatch,
+        pickle.BUILD[0]: load_build,
+        pickle.FRAME[0]: load_frame,
+        pickle.BINUNICODE[0]: _load_text,
+        pickle.BINUNICODE8[0]: _load_text8,
+        pickle.BYTEARRAY8[0]: _load_bytearray,
+    }
+
+
+def _text_or_span(raw: bytes) -> str | _Span:
+    return raw if isinstance(raw, _Span) else str(raw, "utf-8", "surrogatepass")
+
+
+def _encode_span(text: Any, codec: str) -> bytes:
+    if not isinstance(text, _Span):
+        return _encode(text, codec)
+    _encode("", codec)
+    return _Span(text.offset, text.length, is_latin1=True)
+
+
+def _set_array_in_file(array: ArrayInFile, state: tuple) -> None:
+    version, shape, dtype, is_fortran, raw = state
+    if version != 1 or array.raw is not None:
+        raise ValueError("not the state of a new array")
+    if not isinstance(raw, _Span):
+        _contents(shape, dtype, raw)
+    elif not raw.is_latin1 and math.prod(_shape(shape)) * dtype.itemsize != raw.length:
+        raise ValueError(f"{raw.length} bytes for an array {shape} of {dtype}")
+    array.shape, array.dtype = _shape(shape), _own(dtype)
+    array.is_fortran, array.raw = bool(is_fortran), raw

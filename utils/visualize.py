@@ -1,4 +1,4 @@
-"""Pictures of predictions: ``predict.py --visualize`` writes a PNG a sample.
+"""Pictures of predictions: ``predict.py --visualize`` writes a PNG (or a web page) a sample.
 
 A metric that can be drawn has ``draw(figure, record, sample)``: it draws its record on an empty matplotlib
 Figure; ``sample`` holds the fields that the reader gave, without the batch axis. Everything else (names,
@@ -48,28 +48,36 @@ class Pictures:
     """
 
     def __init__(self, save_dir: str | Path, metric: Any) -> None:
+        self.save_dir, self.metric, self.is_page = Path(save_dir), metric, hasattr(metric, "page")
+        if self.is_page:
+            return
         if not hasattr(metric, "draw"):
             raise ConfigError("--visualize: there are no pictures for this model yet; leave the flag out")
         try:
             import matplotlib.figure  # noqa: F401
         except ImportError as error:
             raise ConfigError(f"--visualize needs matplotlib ({error}): pip install matplotlib") from error
-        self.save_dir, self.metric = Path(save_dir), metric
 
     def __call__(self, index: int, record: dict[str, Any], batch: dict[str, Any], place: int) -> None:
-        from matplotlib.figure import Figure
-
+        if hasattr(self.metric, "wants_picture") and not self.metric.wants_picture(record):
+            return
         try:
-            name = f"pictures/{index:05d}_{safe_stem(record['video'])}.png"
-            figure = Figure(dpi=100, facecolor="white")
-            with _quiet():
-                self.metric.draw(figure, record, {field: values[place] for field, values in batch.items()})
-                data = png(figure)
+            name = f"pictures/{index:05d}_{safe_stem(record['video'])}.{'html' if self.is_page else 'png'}"
+            sample = {field: values[place] for field, values in batch.items()}
+            data = self.metric.page(record, sample).encode() if self.is_page else self._png(record, sample)
             files.write_atomic(self.save_dir / name, data)
             record["picture"] = name
         except Exception as error:  # whatever it is, the predictions are worth more than the picture
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             log.warning("no picture of %s: %s", record.get("video", f"sample {index}"), reason)
+
+    def _png(self, record: dict[str, Any], sample: dict[str, Any]) -> bytes:
+        from matplotlib.figure import Figure
+
+        figure = Figure(dpi=100, facecolor="white")
+        with _quiet():
+            self.metric.draw(figure, record, sample)
+            return png(figure)
 
 
 def safe_stem(video: str) -> str:

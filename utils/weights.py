@@ -10,6 +10,7 @@ from utils.config import Config
 from utils.errors import WeightsError
 from utils.registry import ModelSpec
 
+PROJECT = Path(__file__).resolve().parents[1]
 FOLDER_VARIABLE = "PADDLE_VIDEO_WEIGHTS"
 
 
@@ -24,7 +25,7 @@ def published(spec: ModelSpec, config: Config) -> str:
     Raises WeightsError when they are neither in the folder nor to be had, or when ``config`` has another
     number of classes: then they are somebody else's classes.
     """
-    if not spec.weights:
+    if not (spec.weights or spec.weights_of):
         raise WeightsError(f"--weights is missing, and there are no published weights of {spec.name}")
     usual = type(config).model_fields.get("num_classes")
     if usual is not None and config.num_classes != usual.default:
@@ -32,7 +33,11 @@ def published(spec: ModelSpec, config: Config) -> str:
             f"--weights is missing: MODEL.num_classes is {config.num_classes}, "
             f"but the published weights of {spec.name} know {usual.default} classes"
         )
-    return _in_folder(spec.weights, spec.weights_urls, spec.weights_sha256, "--weights")
+    files = []
+    for row in spec.weights_of or (spec,):
+        folder = PROJECT / row.weights_folder if row.weights_folder else weights_folder()
+        files.append(_fetched(folder / row.weights, row.weights_urls, row.weights_sha256, "--weights"))
+    return ",".join(files)
 
 
 def default_pretrain(spec: ModelSpec, config: Config) -> str | None:
@@ -44,11 +49,12 @@ def default_pretrain(spec: ModelSpec, config: Config) -> str | None:
     if not spec.pretrain or depth != 50:
         return None
     hint = "; --pretrain=none starts from scratch"
-    return _in_folder(spec.pretrain, spec.pretrain_urls, spec.pretrain_sha256, "--pretrain", hint)
+    target = weights_folder() / spec.pretrain
+    return _fetched(target, spec.pretrain_urls, spec.pretrain_sha256, "--pretrain", hint)
 
 
-def _in_folder(name: str, urls: tuple[str, ...], sha256: str, flag: str, hint: str = "") -> str:
+def _fetched(target: Path, urls: tuple[str, ...], sha256: str, flag: str, hint: str = "") -> str:
     try:
-        return str(download.fetch(weights_folder() / name, urls, sha256))
+        return str(download.fetch(target, urls, sha256))
     except WeightsError as error:
         raise WeightsError(f"{flag} is missing and {error}{hint}") from error

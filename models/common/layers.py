@@ -5,29 +5,44 @@ from __future__ import annotations
 import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
-from paddle.nn.initializer import Constant
+from paddle.nn.initializer import Constant, Uniform
+from paddle.regularizer import L2Decay
 
 
 class BatchNorm(nn.Layer):
     """Batch normalisation over axis 1 of ``(N, C, …)`` with named statistics.
 
-    Epsilon 1e-5; the running statistics move by 0.1 a step and use the biased batch variance, as
+    The running statistics move by 1 - ``momentum`` a step and use the biased batch variance, as
     published checkpoints expect. All four tensors are parameters, so they are saved by name; the two
     statistics never get a gradient. ``names`` are those of scale, offset, mean and variance.
-    With ``frozen`` the stored statistics are used, and kept, in training too.
+    With ``frozen`` the stored statistics are used, and kept, in training too. ``weight_decay`` is the L2
+    decay of scale and offset; None is the optimizer's. The scale starts at ``scale``.
     """
 
-    def __init__(self, channels: int, names: tuple[str, str, str, str], frozen: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        names: tuple[str, str, str, str],
+        frozen: bool = False,
+        *,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        scale: float = 1.0,
+        weight_decay: float | None = None,
+    ) -> None:
         super().__init__()
-        scale, offset, mean, variance = names
-        self.frozen = frozen
-        self.weight = self._create(channels, scale, 1.0, True)
-        self.bias = self._create(channels, offset, 0.0, True)
+        scale_name, offset, mean, variance = names
+        self.frozen, self.momentum, self.epsilon = frozen, momentum, epsilon
+        decay = None if weight_decay is None else L2Decay(weight_decay)
+        self.weight = self._create(channels, scale_name, scale, True, decay)
+        self.bias = self._create(channels, offset, 0.0, True, decay)
         self.mean = self._create(channels, mean, 0.0, False)
         self.variance = self._create(channels, variance, 1.0, False)
 
-    def _create(self, channels: int, name: str, value: float, trainable: bool) -> Tensor:
-        attr = ParamAttr(name=name, initializer=Constant(value), trainable=trainable)
+    def _create(
+        self, channels: int, name: str, value: float, trainable: bool, decay: L2Decay | None = None
+    ) -> Tensor:
+        attr = ParamAttr(name=name, initializer=Constant(value), trainable=trainable, regularizer=decay)
         return self.create_parameter([channels], attr=attr)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -38,9 +53,17 @@ class BatchNorm(nn.Layer):
             self.weight,
             self.bias,
             training=self.training and not self.frozen,
-            momentum=0.9,
-            epsilon=1e-5,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
         )
+
+
+def linear(inputs: int, outputs: int, name: str, bias: bool = True) -> nn.Linear:
+    """2019's fully connected layer: ``<name>.w_0`` (Xavier) and ``<name>.b_0``, which is not decayed."""
+    bound = (6.0 / (inputs + outputs)) ** 0.5
+    weight = ParamAttr(name=f"{name}.w_0", initializer=Uniform(-bound, bound))
+    offset = ParamAttr(name=f"{name}.b_0", initializer=Constant(0.0), regularizer=L2Decay(0.0))
+    return nn.Linear(inputs, outputs, weight_attr=weight, bias_attr=offset if bias else False)
 
 
 def named_state(layer: nn.Layer) -> dict[str, paddle.Tensor]:

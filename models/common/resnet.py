@@ -7,6 +7,7 @@ Shapes: N images, C channels, H x W pixels, D features.
 
 from __future__ import annotations
 
+import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Normal
@@ -50,13 +51,35 @@ class ConvBN(nn.Layer):
         return F.relu(x) if self.relu else x
 
 
+def temporal_shift(x: Tensor, segments: int) -> Tensor:
+    """Maps ``(N*S, C, H, W)``, an eighth of the channels from the segment before, the next from that after.
+
+    What would come from outside the S ``segments`` of a video is 0. Paddle has this as one operation, but
+    on CPU that takes longer than the 1x1 convolution behind it.
+    """
+    shape = x.shape[1:]
+    channel = shape[1] * shape[2]  # H * W values
+    fold = shape[0] // 8 * channel
+    values = x.reshape([-1, segments, shape[0] * channel])  # (N, S, C*H*W)
+    before, after, rest = values.split([fold, fold, shape[0] * channel - 2 * fold], axis=2)
+    # Images of S x fold pixels, because oneDNN's pad knows the last two axes of four only.
+    before = F.pad(before.unsqueeze(0), [0, 0, 1, 0]).squeeze(0)[:, :-1]
+    after = F.pad(after.unsqueeze(0), [0, 0, 0, 1]).squeeze(0)[:, 1:]
+    return paddle.concat([before, after, rest], axis=2).reshape([-1, *shape])
+
+
 class Residual(nn.Layer):
-    """``relu(x' + branch(x))`` where ``x'`` is x, or a 1x1 projection where the shape changes."""
+    """``relu(x' + branch(x))`` where ``x'`` is x, or a 1x1 projection where the shape changes.
+
+    With ``shift`` the branch sees x shifted in time: an eighth of its channels comes from the segment
+    before, an eighth from the one after; there are zeros beyond the first and the last.
+    """
 
     def __init__(
-        self, c_in: int, width: int, stride: int, bottleneck: bool, name: str, frozen_bn: bool
+        self, c_in: int, width: int, stride: int, bottleneck: bool, name: str, frozen_bn: bool, shift: bool
     ) -> None:
         super().__init__()
+        self.shift = shift
         c_out = 4 * width if bottleneck else width
         kernels = (1, 3, 1) if bottleneck else (3, 3)
         strides = (1, stride, 1) if bottleneck else (stride, 1)
@@ -81,9 +104,24 @@ class Residual(nn.Layer):
             self.shortcut = ConvBN(c_in, c_out, 1, stride, f"{name}_branch1", False, frozen_bn)
         self.out_channels = c_out
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, segments: int) -> Tensor:
         shortcut = x if self.shortcut is None else self.shortcut(x)
+        if self.shift:
+            x = temporal_shift(x, segments)
         return F.relu(shortcut + self.branch(x))
+
+
+class Stage(nn.Sequential):
+    """Residual blocks, of which the first may halve H and W."""
+
+    def __init__(self, *blocks: Residual) -> None:
+        super().__init__(*blocks)
+        self.out_channels = blocks[-1].out_channels
+
+    def forward(self, x: Tensor, segments: int = 1) -> Tensor:
+        for block in self:
+            x = block(x, segments)
+        return x
 
 
 class ResNet(nn.Layer):
@@ -93,9 +131,13 @@ class ResNet(nn.Layer):
         depth: 18, 34, 50, 101 or 152.
         in_channels: C; 3 times the frames that are stacked.
         frozen_bn: batch norm uses and keeps its stored statistics in training.
+        shift: every residual branch sees its input shifted in time (TSM); ``forward`` is then told how
+            many successive images are the segments of one video.
     """
 
-    def __init__(self, depth: int, in_channels: int = 3, frozen_bn: bool = False) -> None:
+    def __init__(
+        self, depth: int, in_channels: int = 3, frozen_bn: bool = False, shift: bool = False
+    ) -> None:
         super().__init__()
         bottleneck = depth >= 50
         self.conv1 = ConvBN(in_channels, 64, 7, 2, "conv1", True, frozen_bn)
@@ -106,14 +148,22 @@ class ResNet(nn.Layer):
             for block in range(num_blocks):
                 stride = 2 if block == 0 and stage > 0 else 1
                 name = block_name(depth, stage, block)
-                blocks.append(Residual(channels, 64 * 2**stage, stride, bottleneck, name, frozen_bn))
+                width = 64 * 2**stage
+                blocks.append(Residual(channels, width, stride, bottleneck, name, frozen_bn, shift))
                 channels = blocks[-1].out_channels
-            self.stages.append(nn.Sequential(*blocks))
+            self.stages.append(Stage(*blocks))
         self.out_channels = channels
 
-    def forward(self, images: Tensor) -> Tensor:
-        x = self.conv1(images)  # (N, 64, H/2, W/2)
-        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)  # (N, 64, H/4, W/4)
+    def stem(self, images: Tensor) -> Tensor:
+        """``(N, C, H, W)`` to ``(N, 64, H/4, W/4)``."""
+        return F.max_pool2d(self.conv1(images), kernel_size=3, stride=2, padding=1)
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """``(N, D, H/32, W/32)`` to ``(N, D)``."""
+        return F.adaptive_avg_pool2d(maps, 1).flatten(1)
+
+    def forward(self, images: Tensor, segments: int = 1) -> Tensor:
+        x = self.stem(images)
         for stage in self.stages:
-            x = stage(x)
-        return F.adaptive_avg_pool2d(x, 1).flatten(1)  # (N, D, H/32, W/32) -> (N, D)
+            x = stage(x, segments)
+        return self.pool(x)

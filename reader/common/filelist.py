@@ -14,16 +14,23 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpe
 @dataclass(frozen=True)
 class Line:
     """One entry: ``path``, the number after it (a class, or an id) and the number of frames before that,
-    None where there is none; ``where`` is file:line."""
+    None where there is none; ``labels`` are all numbers after the path; ``where`` is file:line."""
 
     path: str
     number: int | None
     where: str
     num_frames: int | None = None
+    labels: tuple[int, ...] = ()
 
 
 def read_lines(file: str) -> list[tuple[str, str]]:
-    """``(where, text)`` of every line that is not blank. Raises DataError: no file, no UTF-8, empty."""
+    """``(where, text)`` of every line that is not blank. Raises DataError: no file, no UTF-8, empty.
+
+    A list that is not below ``data/dataset/`` is looked for below ``data/``: VideoTag's guide named both.
+    """
+    elsewhere = file.replace("data/dataset/", "data/")
+    if not Path(file).exists() and Path(elsewhere).exists():
+        file = elsewhere
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -61,6 +68,23 @@ def read_labelled(file: str, num_classes: int | None) -> list[Line]:
     return lines
 
 
+def read_tagged(file: str, num_classes: int | None) -> list[Line]:
+    """``path label label …`` a line; with ``num_classes`` every label is a class in [0, num_classes).
+
+    Without, any numbers may follow the path. Raises DataError with file and line.
+    """
+    lines = []
+    for where, text in read_lines(file):
+        path, numbers = text, []
+        while (parts := path.rsplit(None, 1)) and len(parts) == 2 and _integer(parts[1]) is not None:
+            path, numbers = parts[0], [_integer(parts[1]), *numbers]
+        wrong = [k for k in numbers if num_classes is not None and not 0 <= k < num_classes]
+        if wrong:
+            raise DataError(f"{where}: label {wrong[0]} is outside [0, {num_classes}) (MODEL.num_classes)")
+        lines.append(Line(path, numbers[0] if numbers else None, where, labels=tuple(numbers)))
+    return lines
+
+
 def read_folders(file: str, num_classes: int | None) -> list[Line]:
     """``folder count label`` a line: folders of images; without classes the label may be left out.
 
@@ -80,24 +104,26 @@ def read_folders(file: str, num_classes: int | None) -> list[Line]:
             raise DataError(f"{where}: label {label} is outside [0, {num_classes}) (MODEL.num_classes)")
         if count < 1:
             raise DataError(f"{where}: {count} frames")
-        lines.append(Line(folder, label, where, count))
+        lines.append(Line(folder, label, where, count, () if label is None else (label,)))
     return lines
 
 
-def expand(video_path: str) -> list[Line]:
-    """The videos that ``--video_path`` means: a file, every video below a folder, or a glob; sorted.
+def expand(video_path: str, suffixes: tuple[str, ...] = VIDEO_SUFFIXES, called: str = "video") -> list[Line]:
+    """What ``--video_path`` means: a file, every video below a folder, or a glob; sorted.
 
     Raises DataError where there is none.
     """
     path = Path(video_path)
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
     elif path.is_file():
         return [Line(video_path, None, "--video_path")]
     else:
         found = [Path(name) for name in sorted(glob.glob(video_path, recursive=True)) if Path(name).is_file()]
     if not found:
-        raise DataError(f"--video_path={video_path}: no such video, folder with videos, or matching file")
+        raise DataError(
+            f"--video_path={video_path}: no such {called}, folder with {called}s, or matching file"
+        )
     return [Line(str(file), None, "--video_path") for file in found]
 
 

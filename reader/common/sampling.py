@@ -17,7 +17,8 @@ def segment_starts(
     The video is cut into ``seg_num`` equal parts. With ``rng`` the start is random within its part,
     else central: for one frame, ``(part - 1) // 2`` (mp4 in 2019), or for the whole segment,
     ``(part - seglen) // 2`` (pkl in 2019, ``centre_one_frame=False``). They differ for seglen > 1 and
-    published weights were scored with them. A video shorter than ``seg_num`` starts at 0, 1, 2, …
+    published weights were scored with them. A part shorter than ``seglen`` is taken from its first
+    frame. A video shorter than ``seg_num`` starts at 0, 1, 2, …
     """
     part = num_frames // seg_num
     starts = []
@@ -26,12 +27,11 @@ def segment_starts(
         if part < 1:
             starts.append(i)
             continue
-        if rng is not None:
-            offset = rng.randint(0, part - seglen) if part >= seglen else 0
-        elif centre_one_frame:
-            offset = (part - 1) // 2
-        elif part >= seglen:
-            offset = (part - seglen) // 2
+        if part >= seglen:
+            if rng is not None:
+                offset = rng.randint(0, part - seglen)
+            else:
+                offset = (part - 1) // 2 if centre_one_frame else (part - seglen) // 2
         starts.append(i * part + offset)
     return starts
 

@@ -34,6 +34,33 @@ def random_crop(images: list[Image.Image], size: int, rng: random.Random) -> lis
     return [image.crop((left, top, left + size, top + size)) for image in images]
 
 
+def multi_scale_crop(images: list[Image.Image], size: int, rng: random.Random) -> list[Image.Image]:
+    """The same random window of every image, resized to ``size`` x ``size`` pixels.
+
+    Its sides are 1, 0.875, 0.75 or 0.66 of the short side, and differ by at most one of these steps. It
+    lies at one of up to 13 places: corners, centre, mid-edges, and halfway from the centre to the corners.
+    """
+    width, height = images[0].size
+    sides = [int(min(width, height) * scale) for scale in (1, 0.875, 0.75, 0.66)]
+    sides = [size if abs(side - size) < 3 else side for side in sides]
+    pairs = [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+    crop_width, crop_height = rng.choice(pairs)
+    left, top = rng.choice(_places((width - crop_width) / 4, (height - crop_height) / 4))
+    # Each edge is rounded by itself, halves to even, as in 2019: a side may come out a pixel longer.
+    box = tuple(round(edge) for edge in (left, top, left + crop_width, top + crop_height))
+    return [image.crop(box).resize((size, size), Image.Resampling.BILINEAR) for image in images]
+
+
+def _places(x: float, y: float) -> list[tuple[float, float]]:
+    """Left and top of the windows, x and y being a quarter of the room; in 2019's order."""
+    corners = [(0, 0)] + [(4 * x, 0)] * (x != 0) + [(0, 4 * y)] * (y != 0)
+    corners += [(4 * x, 4 * y)] * (x != 0 and y != 0)
+    centre = [(2 * x, 2 * y)] * (x != 0 or y != 0)
+    edges = [(0, 2 * y), (4 * x, 2 * y), (2 * x, 4 * y), (2 * x, 0)]
+    quarters = [(x, y), (3 * x, y), (x, 3 * y), (3 * x, 3 * y)]
+    return corners + centre + edges + quarters
+
+
 def centre_crop(images: list[Image.Image], size: int) -> list[Image.Image]:
     """The central ``size`` x ``size`` window; halves round to even, as in 2019."""
     width, height = _fitting(images, size)

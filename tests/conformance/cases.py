@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from models import ZOO
+from models import VIDEO_TAG, ZOO
 from utils.config import Sections, load_yaml
 from utils.registry import ModelSpec
 
@@ -22,55 +22,67 @@ class Case:
     """One recorded case: where it lies, its entry in the manifest, and the row it tests."""
 
     area: str  # networks, checkpoints, readers, metrics
+    label: str  # of the row in --models and in the counts
     spec: ModelSpec
     name: str
     folder: Path
 
     @property
     def id(self) -> str:
-        return f"{self.spec.name}/{self.name}"
+        return f"{self.label}/{self.name}"
 
 
-def rows(names: str) -> list[ModelSpec]:
-    """The rows that ``--models`` asks for; all of them for an empty text."""
-    wanted = [name.strip().lower() for name in names.split(",") if name.strip()]
-    unknown = set(wanted) - {spec.name.lower() for spec in ZOO}
+def rows(names: str) -> dict[str, ModelSpec]:
+    """The rows that ``--models`` asks for, by label; all of them for an empty text.
+
+    The models of the application are called VIDEOTAG_TSN and VIDEOTAG_ATTENTIONLSTM; VideoTag means both.
+    """
+    known = {spec.name: spec for spec in ZOO}
+    known |= {f"VIDEOTAG_{spec.name.upper()}": spec for spec in VIDEO_TAG}
+    wanted = {name.strip().lower() for name in names.split(",") if name.strip()}
+    unknown = wanted - {label.lower() for label in known}
     if unknown:
         raise ValueError(f"--models: {', '.join(sorted(unknown))} not in the zoo")
-    return [spec for spec in ZOO if not wanted or spec.name.lower() in wanted]
+    if "videotag" in wanted:
+        wanted |= {label.lower() for label in known if label.startswith("VIDEOTAG_")}
+    return {label: spec for label, spec in known.items() if not wanted or label.lower() in wanted}
 
 
 def find(area: str, folder: Path, names: str) -> list[Case]:
     """Every case of ``area`` for the rows of ``names`` that ``folder`` holds."""
     found = []
-    for spec in rows(names):
+    for label, spec in rows(names).items():
         if area == "networks":
-            base = folder / "networks" / spec.name.upper()
+            base = folder / "networks" / label.upper()
             listed = read_json(base / "manifest.json")["cases"] if base.is_dir() else {}
         elif area == "checkpoints":
-            base = folder / "networks" / "checkpoints" / spec.name.upper()
-            listed = _checkpoint_cases(base, spec)
+            checkpoints = folder / "networks" / "checkpoints"
+            base = checkpoints / label.upper()
+            listed = _checkpoint_cases(base)
+            # What --pretrain makes of one backbone is recorded beside it, for every model.
+            found += [
+                Case(area, label, spec, file.stem, file.parent)
+                for file in sorted(checkpoints.glob(f"*/pretrain_{label.upper()}.json"))
+            ]
         else:
             base = folder / "io" / area
             everything = read_json(base / "manifest.json")["cases"] if base.is_dir() else []
-            listed = [name for name in everything if _is_of(base, name, area, spec)]
-        found += [Case(area, spec, name, base) for name in listed]
+            listed = [name for name in everything if _is_of(base, name, area, label)]
+        found += [Case(area, label, spec, name, base) for name in listed]
     return found
 
 
-def _is_of(base: Path, name: str, area: str, spec: ModelSpec) -> bool:
-    if name.startswith("vt_"):  # the application's own copies of readers and metrics
-        return spec.name == "VideoTag"
+def _is_of(base: Path, name: str, area: str, label: str) -> bool:
     file = base / name / "expected.json" if area == "metrics" else base / f"{name}.json"
-    return read_json(file)["model"].lower() == spec.name.lower()
+    application = "VIDEOTAG_" if name.startswith("vt_") else ""  # its own copies of readers and metrics
+    return f"{application}{read_json(file)['model']}".lower() == label.lower()
 
 
-def _checkpoint_cases(base: Path, spec: ModelSpec) -> list[str]:
+def _checkpoint_cases(base: Path) -> list[str]:
     if not base.is_dir():
         return []
     names = [file.stem for file in base.glob("*.pdparams")]
     names += [file.name for file in base.iterdir() if file.is_dir()]
-    names += [file.stem for file in base.glob(f"pretrain_{spec.name.upper()}.json")]
     return sorted(names)
 
 
@@ -79,9 +91,11 @@ def read_json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def sections_of(described: dict) -> tuple[Sections, str]:
+def sections_of(case: Case, described: dict) -> tuple[Sections, str]:
     """The recipe of a case: our YAML of the same name, with the case's overrides, and its path."""
-    file = ROOT / described.get("config_file", described.get("base_config") or described["config"])
+    name = described.get("config_file", described.get("base_config") or described["config"])
+    home = ROOT / "application" / "video_tag" if case.label.startswith("VIDEOTAG_") else ROOT
+    file = home / name.removeprefix("video_tag/")
     sections = load_yaml(file)
     for section, keys in described.get("overrides", {}).items():
         sections.setdefault(section, {}).update(keys)

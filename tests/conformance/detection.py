@@ -15,7 +15,7 @@ from tests.conformance.tolerances import tolerance
 
 def compare(case: Case, described: dict, sections: dict, metric: Any, folder: Path) -> None:
     """The steps of one case: mean losses, and the detections as they are written."""
-    limit = tolerance(case.spec.name, "metric")
+    limit = tolerance(case.label, "metric")
     listed = Path(sections["TEST"]["filelist"]).read_text(encoding="utf-8").splitlines()
     names = [line.split()[0] for line in listed]
     file = case.folder / case.name / "inputs.npz"

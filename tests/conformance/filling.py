@@ -17,6 +17,8 @@ def stream(key: str) -> np.random.RandomState:
 
 def fill(name: str, shape: list[int], kind: str, salt: str = "") -> np.ndarray:
     """Value of one parameter, float32. Weights are centred over their fan-in with std sqrt(2 / fan-in)."""
+    if name == "pred_w" and len(shape) == 5:  # NONLOCAL's classifier as a convolution: that of training
+        return fill(name, [shape[1], shape[0]], kind, salt).T.reshape(shape)
     rng = stream(name + salt)
     if kind == "weight":
         value = rng.standard_normal(shape)

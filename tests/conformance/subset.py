@@ -25,20 +25,57 @@ KEPT = {
             *("small_infer_b2", "small_valid_b2", "small_test_b2", "small_valid_ignore"),
             *("small_train3", "small_infer_seglen2", "lr", "lr2"),
         ),
+        "ATTENTIONCLUSTER": (
+            "small_infer_b2",
+            "small_valid_b3",
+            "small_train3",
+            "small_train3_dropout",
+            "lr",
+        ),
+        "NEXTVLAD": ("small_infer_b3", "small_valid_b3", "small_train3", "small_train3_dropout", "lr"),
+        "TSM": ("small_infer_seg4", "small_test_b2", "small_train3_dropout", "lr"),
+        "STNET": ("small_infer_b2", "small_test_b2", "lr"),
+        "NONLOCAL": ("valid_b2_t4", "test_b1_t4", "infer_i3d50_t4", "infer_affine_t8", "lr"),
+        "ATTENTIONLSTM": (
+            *("small_infer_b3", "small_infer_1feature", "small_valid_b3"),
+            *("small_train3", "small_train3_dropout", "lr"),
+        ),
+        "VIDEOTAG_ATTENTIONLSTM": ("small_infer_b3", "small_train3", "lr"),
     },
     "checkpoints": {
-        "TSN": ("info.json", "values.npz", "ResNet50_partial", "pretrain_TSN.json", "pretrain_TSN.npz"),
+        "TSN": (
+            *("info.json", "values.npz", "ResNet50_partial", "pretrain_TSN.json", "pretrain_TSN.npz"),
+            *("pretrain_STNET.json", "pretrain_STNET.npz"),
+            *("pretrain_NONLOCAL.json", "pretrain_NONLOCAL.npz"),
+        ),
         "TALL": None,  # everything
         "BSNPEM": None,
     },
     "readers": (
         *("tsn_mp4_infer", "tsn_mp4_test_seg7", "tsn_mp4_bad", "tsn_mp4_infer_video_path_bad"),
         *("tsn_pkl_infer", "tsn_pkl_test_seg7", "tsn_pkl_bad", "tsn_filelist_missing"),
+        *("nonlocal_infer", "nonlocal_train_crop_equals_scale"),
+        *("attentioncluster_audio_short", "attentioncluster_test", "nextvlad_infer"),
+        "stnet_mp4_test_seg25",
+        *("vt_attentionlstm_missing_npy", "vt_tsn_frames_valid"),
     ),
-    "metrics": ("kinetics_infer", "kinetics_lt5classes", "kinetics_tsn_train", "kinetics_tsn_valid"),
-    "data": ("kinetics",),
+    "metrics": (
+        *("kinetics_infer", "kinetics_lt5classes", "kinetics_tsn_train", "kinetics_tsn_valid"),
+        *("kinetics_tsm_test", "kinetics_stnet_test"),
+        *("nonlocal_infer", "nonlocal_test_full", "nonlocal_test_missing_and_repeated", "nonlocal_valid"),
+        *("y8m_attentioncluster_test_top20", "y8m_infer", "y8m_nextvlad_valid_top20_ties"),
+        "vt_attentionlstm_infer",
+    ),
+    "data": ("kinetics", "nonlocal", "youtube8m", "video_tag"),
 }
-LEFT_BEHIND = ("real_", "pkl/gen_fast", "pkl/gen_odd")  # real clips, and what is large
+LEFT_BEHIND = (
+    "real_",
+    "pkl/gen_fast",
+    "pkl/gen_odd",
+    "features/3",
+    "features/4",
+    "features/5",
+)  # real clips, and what is large
 
 
 def main() -> None:
@@ -55,6 +92,7 @@ def main() -> None:
         _reader_case(source / "io", GOLDEN / "io", name)
     for name in KEPT["metrics"]:
         shutil.copytree(source / "io" / "metrics" / name, GOLDEN / "io" / "metrics" / name)
+    shutil.copy(source / "io" / "metrics" / "multicrop_gt.txt", GOLDEN / "io" / "metrics")
     for area in ("readers", "metrics"):
         _write(GOLDEN / "io" / area / "manifest.json", {"cases": list(KEPT[area])})
     size = sum(file.stat().st_size for file in GOLDEN.rglob("*") if file.is_file())
@@ -73,7 +111,7 @@ def _networks(source: Path, target: Path) -> None:
         manifest = read_json(source / model / "manifest.json")
         cases = {name: manifest["cases"][name] for name in names}
         _write(target / model / "manifest.json", {**manifest, "cases": cases})
-        files = ["parameters.json"]
+        files = ["parameters.json", *(path.name for path in (source / model).glob("*.npy"))]
         for case in cases.values():
             files += [case[key] for key in ("file", "parameters_file") if key in case]
         for file in files:
@@ -94,7 +132,7 @@ def _data(source: Path, target: Path) -> None:
         if file.suffix == ".md" or any(part in str(inside) for part in LEFT_BEHIND):
             continue
         (target / inside).parent.mkdir(parents=True, exist_ok=True)
-        if file.suffix == ".list":
+        if file.suffix in (".list", ".txt"):
             kept = [line for line in file.read_text().splitlines() if not _left_behind(line)]
             (target / inside).write_text("\n".join(kept) + "\n")
         else:
@@ -106,16 +144,25 @@ def _left_behind(line: str) -> bool:
 
 
 def _reader_case(source: Path, target: Path, name: str) -> None:
-    """A case of one sample a batch, without the samples of what was left behind."""
+    """A case of one sample a batch, without the samples of what was left behind.
+
+    A case whose files hold many records each is copied as it is.
+    """
     described = read_json(source / "readers" / f"{name}.json")
-    if described.get("batches"):
+    if "youtube8m" in described["overrides"][described["mode"].upper()]["filelist"]:
+        if "npz" in described:
+            shutil.copy(source / "readers" / described["npz"], _made(target / "readers"))
+        described.pop("config", None)
+    elif described.get("batches"):
         mode = described["mode"].upper()
         keys = described["overrides"][mode]
         log = " ".join(line[2] for line in described["log"])
         lines = (source / "data" / keys["filelist"]).read_text().splitlines()
         lines = [line for line in lines if line.split()[0] not in log]
         recorded = [sample for batch in described["batches"] for sample in batch["samples"]]
-        if len(lines) - len(recorded) >= keys["batch_size"]:
+        if "stopped_after" in described:
+            lines = lines[: len(recorded)]
+        if "error" not in described and len(lines) - len(recorded) >= keys["batch_size"]:
             raise SystemExit(f"{name}: {len(recorded)} samples recorded for {len(lines)} lines")
         pairs = zip(lines, recorded, strict=False)
         kept = [sample for line, sample in pairs if not _left_behind(line)]

@@ -54,7 +54,7 @@ def test_checkpoint(checkpoints_case: Case, monkeypatch: pytest.MonkeyPatch) -> 
 def _pretrain_case(case: Case) -> None:
     """What --pretrain makes of a folder: the recorded parameters change, the others stay."""
     described = read_json(case.folder / f"{case.name}.json")
-    sections, file = sections_of({**described, "config": case.spec.config})
+    sections, file = sections_of(case, {**described, "config": case.spec.config})
     network = build.network(case.spec, sections, "TRAIN", file)
     before = checkpoint.network_state(network)
     report = checkpoint.load_pretrained(network, str(case.folder / "ResNet50_partial"))
@@ -69,7 +69,7 @@ def _pretrain_case(case: Case) -> None:
 def _checkpoint_case(case: Case) -> None:
     """Recorded weights give the recorded inference; with the optimizer, the recorded next losses."""
     described = read_json(case.folder / "info.json")
-    sections, file = sections_of(described)
+    sections, file = sections_of(case, described)
     prefix = str(case.folder / case.name)
     network = build.network(case.spec, sections, "INFER", file)
     checkpoint.load_weights(network, f"{prefix}.pdparams")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from models import ZOO
+from models import VIDEO_TAG, ZOO
 from tests.conformance.cases import ROOT, read_json
 from utils import cli
 from utils.config import MODES, RunConfig, check_keys, load_yaml, merge_flags, parse_yaml, resolve
@@ -68,8 +68,9 @@ def test_every_recipe_parses_to_the_recorded_values_and_types(recorded_cli: Path
 
 
 def test_every_key_of_a_model_in_the_zoo_has_an_owner_in_every_mode(recorded_cli: Path) -> None:
-    for spec in ZOO:
-        file = ROOT / spec.config
+    files = [(spec, ROOT / spec.config) for spec in (*ZOO, *VIDEO_TAG)]
+    files += [(spec, file.with_name(f"{file.stem}-single.yaml")) for spec, file in files[-len(VIDEO_TAG) :]]
+    for spec, file in files:
         sections = load_yaml(file)
         check_keys(sections, [RunConfig, *spec.configs()], str(file))
         for mode in MODES:
@@ -99,12 +100,14 @@ def test_every_flag_of_2019_is_understood(recorded_cli: Path) -> None:
         "eval.py": cli.eval_parser(ZOO),
         "predict.py": cli.predict_parser(ZOO),
         "inference_model.py": cli.inference_parser(ZOO),
+        "tsn_extractor.py": cli.extract_parser(VIDEO_TAG),
     }
     values = {"int": "1", "float": "0.5", "str": "text", "literal_eval": "False", None: None}
     for script, flags in read_json(recorded_cli / "flags.json").items():
-        folder, name = script.split("/")
-        if folder == "video_tag" or name not in parsers:
-            continue  # the application's own scripts
+        name = script.split("/")[1]
+        if name not in parsers:
+            assert name == "videotag_test.py", name  # its own flags are tested in tests/test_video_tag.py
+            continue
         for flag in flags:
             if flag["dest"] in ("num_trainers", "trainer_id"):
                 continue  # the launcher's environment says both, in 2019 too

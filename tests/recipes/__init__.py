@@ -7,9 +7,26 @@ that trains in a second or two on one core, and returns the YAML. ``overrides`` 
 
 from __future__ import annotations
 
-from tests.recipes import ctcn, tsn
+from tests.recipes import (
+    attention_cluster,
+    attention_lstm,
+    ctcn,
+    nextvlad,
+    nonlocal_net,
+    stnet,
+    tsm,
+    tsn,
+    videotag,
+)
 
 TINY = {
     "TSN": tsn.tiny,
+    "TSM": tsm.tiny,
+    "STNET": stnet.tiny,
+    "NONLOCAL": nonlocal_net.tiny,
+    "AttentionCluster": attention_cluster.tiny,
+    "AttentionLSTM": attention_lstm.tiny,
+    "NEXTVLAD": nextvlad.tiny,
     "CTCN": ctcn.tiny,
+    "VideoTag": videotag.tiny,
 }

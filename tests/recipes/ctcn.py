@@ -12,7 +12,7 @@ NUM_ACTIONS, WIDTH, STEPS = 3, 4, 64  # classes without the background, features
 
 
 def features(folder: Path, num_videos: int = 8) -> Path:
-    """``feats/{rgb,flow}/*.pkl``, ``all.listformat``, ``labels.txt`` and ``durations.list``; returns ``feats``.
+    """``feats/{rgb,flow}/*.pkl``, ``all.listformat``, ``labels.txt``, ``durations.list``; returns ``feats``.
 
     Rows of another length in each stream; every second pickle is one of Python 2.
     """
@@ -56,8 +56,6 @@ def tiny(folder: Path, **overrides: dict) -> Path:
             "snippet_length": 1,
             "root": str(root),
             "channels": 4,
-            "frozen_bn": True,  # for processes that see other videos together
-            "dropout_rate": 0.0,
         },
         "TRAIN": {
             **streams,

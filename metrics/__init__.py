@@ -7,6 +7,8 @@
 
 Optional:
 
+- ``running() -> {name: float}``: for a line of the log, where ``result`` is costly;
+- ``prepare()``: reads, before test and prediction, the files that training does without;
 - ``draw(figure, record, sample)``: the picture of a record on an empty matplotlib Figure;
 - ``page(record, sample) -> str``: an HTML page of it instead;
 - ``draw_together(figure, records)``: likewise for all records of one video;

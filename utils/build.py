@@ -55,7 +55,10 @@ def example_inputs(spec: ModelSpec, sections: Sections, mode: str, file: str) ->
 
 def metric(spec: ModelSpec, sections: Sections, mode: str, file: str) -> Any:
     part = spec.part("metric")
-    return part(resolve(part.Config, sections, mode, file))
+    made = part(resolve(part.Config, sections, mode, file))
+    if mode in ("TEST", "INFER") and hasattr(made, "prepare"):
+        made.prepare()
+    return made
 
 
 def solver(spec: ModelSpec, sections: Sections, file: str) -> Any:

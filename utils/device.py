@@ -8,6 +8,7 @@ from typing import Any
 import paddle
 import paddle.distributed as dist
 
+from utils import cpu
 from utils.errors import ConfigError
 
 
@@ -31,6 +32,7 @@ def set_device(use_gpu: bool | None, recipe: bool | None) -> str:
     device = f"gpu:{local_rank() % gpus}" if wanted and gpus else "cpu"
     paddle.device.set_device(device)
     if device == "cpu":
+        cpu.keep_memory()
         paddle.base.core.set_num_threads(num_threads())
     return device
 

@@ -15,6 +15,7 @@ from utils import build, device, optimizer
 from utils.config import resolve
 
 FEEDS = {"data": "image"}  # name in 2019 -> ours
+SAMPLE_ID = "fileid"  # of the localisers
 
 
 def test_network(networks_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +95,15 @@ def _fetches(case: Case, described: dict, losses: dict, outputs: dict, batch: di
         return [losses[name] for name in spec.losses]
     everything = [losses[name] for name in spec.losses] if losses else []
     everything += [outputs[name] for name in spec.outputs]
-    everything += [batch[name] for name in spec.targets if name in batch]
+    # The localisers fetch the number of the sample, and not what only the loss needs.
+    fetched = {
+        fetch["var"].removeprefix("train_").removeprefix("test_") for fetch in _recorded_fetches(described)
+    }
+    if SAMPLE_ID in fetched:
+        targets = [name for name in (*spec.targets, SAMPLE_ID) if name in fetched]
+    else:
+        targets = spec.targets
+    everything += [batch[name] for name in targets if name in batch]
     # Where 2019 fetched less, it was the losses alone in training, all but them elsewhere.
     return everything[:wanted] if described["mode"] in ("train", "valid") else everything[-wanted:]
 
@@ -148,10 +157,13 @@ class _Recorded:
     def __init__(self, arrays, step: int, batch: dict) -> None:
         names = [name for name in arrays.files if name.startswith(f"step{step}_rnd")]
         self.values = [arrays[f"step{step}_rnd{i}"] for i in range(len(names))]
+        self.masked = bool(names)
         lengths = [value.numpy() for name, value in batch.items() if name.endswith("_length")]
         self.lengths = {int(value.sum()): value for value in lengths}
 
     def dropout(self, x, p=0.5, *args, training=True, **kwargs):
+        if not self.masked:  # recorded with every dropout taken out
+            return x
         assert training and self.values, "a dropout that 2019 did not have"
         mask = self.values.pop(0)
         if mask.size != np.prod(x.shape):
@@ -180,8 +192,8 @@ def _training_case(case: Case, described: dict, arrays, monkeypatch: pytest.Monk
     monkeypatch.setattr(device, "mean", lambda value: value)
     for step in range(1, described["steps"] + 1):
         recorded = _Recorded(arrays, step, batch)
+        monkeypatch.setattr(paddle.nn.functional, "dropout", recorded.dropout)
         if recorded.values:
-            monkeypatch.setattr(paddle.nn.functional, "dropout", recorded.dropout)
             monkeypatch.setattr(paddle, "rand", recorded.rand)
         assert_close(updates.get_lr(), arrays["lr"][step - 1], limit("rate"), f"rate of step {step}")
         outputs = network(*(batch[name] for name in _inputs(case, described)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from tests.recipes import (
     attention_cluster,
     attention_lstm,
+    ctcn,
     ets,
     nextvlad,
     nonlocal_net,
@@ -28,6 +29,7 @@ TINY = {
     "AttentionCluster": attention_cluster.tiny,
     "AttentionLSTM": attention_lstm.tiny,
     "NEXTVLAD": nextvlad.tiny,
+    "CTCN": ctcn.tiny,
     "ETS": ets.tiny,
     "TALL": tall.tiny,
     "VideoTag": videotag.tiny,

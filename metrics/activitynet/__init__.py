@@ -1,0 +1,1 @@
+"""The official scores of ActivityNet, and the models' metrics that use them."""

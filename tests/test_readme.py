@@ -144,6 +144,28 @@ def test_the_tree_is_what_there_is():
     assert sorted(expected - shown) == []
 
 
+# ---- the page in Chinese -----------------------------------------------------------------------
+
+
+def outline(text: str) -> dict[str, Any]:
+    """What the front page has in common with its translation."""
+    tables = re.findall(r"(?:^\|.*\n)+", prose(text), re.MULTILINE)
+    return {
+        "sections": [len(marks) for marks in re.findall(r"^(#+) ", prose(text), re.MULTILINE)],
+        "commands": [shlex.split(block, comments=True) for block in blocks(text, "bash")],
+        "examples": blocks(text, "json"),
+        "tree": re.findall(r"^ *\S+", blocks(text, "")[0], re.MULTILINE),
+        "rows": [len(rows.splitlines()) for rows in tables],
+    }
+
+
+def test_the_page_in_chinese_says_as_much():
+    english, chinese = README, TEXTS[ROOT / "README.zh.md"]
+    assert outline(chinese) == outline(english)
+    for text, other in ((english, "(README.zh.md)"), (chinese, "(README.md)")):
+        assert other in text.splitlines()[2]
+
+
 # ---- links and paths ---------------------------------------------------------------------------
 
 

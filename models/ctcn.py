@@ -144,8 +144,9 @@ class Pyramid(nn.Layer):
             coarse.append(conv(F.relu(coarse[-1])))
         merged = self.lateral[0](x)
         fine = [merged]
-        for lateral, smooth, x in zip(self.lateral[1:], self.smooth, maps[2::-1], strict=True):
-            merged = lateral(x) + stretch(merged, x.shape[2])
+        for i, smooth in enumerate(self.smooth):
+            x = maps[-2 - i]
+            merged = self.lateral[1 + i](x) + stretch(merged, x.shape[2])
             fine.insert(0, smooth(merged))
         return fine + coarse
 
@@ -153,14 +154,16 @@ class Pyramid(nn.Layer):
 def stretch(x: Tensor, length: int) -> Tensor:
     """Linear interpolation over time, the ends kept in place: ``(N, C, T, W)`` to ``(N, C, length, W)``.
 
-    One matrix product; image resizing over both axes, as in 2019, takes several times as long.
+    One matrix product; image resizing over both axes, as in 2019, takes several times as long. Without the
+    reshaping, Paddle 3.3's predictor gives other numbers.
     """
-    steps = x.shape[2]
+    channels, steps, concepts = x.shape[1:]
     if steps == length:
         return x
     position = np.arange(length) * ((steps - 1) / max(length - 1, 1))
     weight = np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(steps)))  # (length, T)
-    return paddle.matmul(paddle.to_tensor(weight.astype(np.float32)), x)
+    stretched = paddle.matmul(paddle.to_tensor(weight.astype(np.float32)), x.reshape([-1, steps, concepts]))
+    return stretched.reshape([-1, channels, length, concepts])
 
 
 class CTCN(nn.Layer):
@@ -249,13 +252,16 @@ class CTCN(nn.Layer):
         )  # (C * 3, 14 * W)
         taps = product.reshape([-1, 3, outputs, concepts]).transpose([1, 2, 0, 3])  # (3, 14, C, W)
         taps = taps.reshape([3 * outputs, -1])
-        bias = paddle.matmul(second.sum(axis=[2, 3]), self.loc_conv1.bias) + self.loc_conv2.bias  # (14,)
+        bias = (second.sum(axis=[2, 3]) * self.loc_conv1.bias).sum(axis=1) + self.loc_conv2.bias  # (14,)
         parts = paddle.matmul(join_rows(levels), taps, transpose_y=True)  # (N * R, 3 * 14)
         parts = parts.reshape([-1, sum(self.sizes), 3, outputs])
         rows, start = [], 0
+        nothing = paddle.zeros_like(parts[:, :1, 0])  # beyond the ends of a level
         for size in self.sizes:
-            part = F.pad(parts[:, start : start + size], [0, 0, 1, 1, 0, 0, 0, 0], pad_from_left_axis=True)
-            rows.append(part[:, :-2, 0] + part[:, 1:-1, 1] + part[:, 2:, 2])
+            before, here, after = parts[:, start : start + size].unbind(axis=2)  # (N, T_l, 14) each
+            before = paddle.concat([nothing, before], axis=1)[:, :size]
+            after = paddle.concat([after, nothing], axis=1)[:, 1:]
+            rows.append(before + here + after)
             start += size
         return (paddle.concat(rows, axis=1) + bias).reshape([-1, self.config.total_num_anchors, 2])
 

@@ -63,7 +63,9 @@ def make_lines(sources: Sequence[str], features: str | None) -> list[tuple[str, 
     lines, left_out = [], Counter()
     for captions in read_references(sources):
         for video, entry in captions.items():
-            has_features = features is None or any((Path(features) / f"{video}{s}").is_file() for s in SUFFIXES)
+            has_features = features is None or any(
+                (Path(features) / f"{video}{s}").is_file() for s in SUFFIXES
+            )
             for (start, end), sentence in zip(entry["timestamps"], entry["sentences"], strict=True):
                 words = tokenize(sentence)
                 if not has_features:

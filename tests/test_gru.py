@@ -118,7 +118,8 @@ def test_the_first_state_is_zero_unless_given(float64):
 
 
 @both_ways
-def test_a_program_gives_the_values_and_gradients_of_eager(reverse):
+@pytest.mark.parametrize("with_start", [True, False], ids=["from a state", "from zero"])
+def test_a_program_gives_the_values_and_gradients_of_eager(reverse, with_start):
     values, gradients = [], []
     for as_program in (False, True):
         layer = make(reverse)
@@ -128,14 +129,18 @@ def test_a_program_gives_the_values_and_gradients_of_eager(reverse):
                 InputSpec([None, None, 5], "float32", "x"),
                 InputSpec([None], "int64", "length"),
                 InputSpec([None, HIDDEN], "float32", "start"),
-            ]
+            ][: 2 + with_start]
             called = paddle.jit.to_static(layer, input_spec=specs, full_graph=True)
         x, start = (paddle.to_tensor(value, stop_gradient=False) for value in batch("float32"))
-        output = called(x, paddle.to_tensor(LENGTHS), start)
+        inputs = (x, paddle.to_tensor(LENGTHS), start)[: 2 + with_start]
+        output = called(*inputs)
         (output * paddle.arange(output.shape[1], dtype="float32").unsqueeze(1)).sum().backward()
         values.append(output.numpy())
         gradients.append({t.name: t.grad.numpy() for t in layer.parameters()})
-        gradients[-1] |= {"x": x.grad.numpy(), "start": start.grad.numpy()}
+        gradients[-1] |= {
+            name: t.grad.numpy() for name, t in {"x": x, "start": start}.items() if t.grad is not None
+        }
+        assert ("start" in gradients[-1]) == with_start
     assert np.abs(values[0] - values[1]).max() < 1e-6
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():

@@ -52,6 +52,8 @@ class GRU(nn.Layer):
         num_sequences, num_steps = paddle.shape(x)[0], paddle.shape(x)[1]
         if start is None:
             start = paddle.zeros([num_sequences, width], dtype=x.dtype)
+            # A Program of Paddle 2 would take the states after it for constants, too.
+            start.stop_gradient = paddle.in_dynamic_mode()
         if paddle.in_dynamic_mode():
             order, back, running = by_step(length.numpy(), x.shape[1], self.reverse)
             start = paddle.gather(start, order[: running[0]] // x.shape[1])  # longest sequence first
@@ -172,12 +174,14 @@ def _loop(gates: Tensor, weight: Tensor, start: Tensor) -> tuple[Tensor, Tensor]
     arrays = [paddle.tensor.create_array(gates.dtype) for _ in range(2)]
 
     def body(t, hidden, *arrays):
+        hidden = hidden + (t == 0).astype(start.dtype) * start  # Paddle 2 differentiates no other beginning
         u, r, c, hidden = _step(paddle.gather(gates, t).squeeze(0), hidden, *matrices)
         values = (hidden, paddle.concat([u, r, c], axis=1))
         arrays = [paddle.tensor.array_write(value, t, arrays[i]) for i, value in enumerate(values)]
         return [t + 1, hidden, *arrays]
 
-    state = [paddle.zeros([1], dtype=num_steps.dtype), start + 0, *arrays]  # Paddle 2 fills what it is given
+    zeros = paddle.zeros([paddle.shape(gates)[1], weight.shape[0]], dtype=gates.dtype)
+    state = [paddle.zeros([1], dtype=num_steps.dtype), zeros, *arrays]
     state = paddle.static.nn.while_loop(lambda t, *_: t < num_steps, body, state)
     return tuple(tensor_array_to_tensor(array, axis=0, use_stack=True)[0] for array in state[2:])
 

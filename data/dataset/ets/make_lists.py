@@ -4,10 +4,11 @@
         --out data/dataset/ets
 
 A file holds {video: {"duration", "timestamps": [[start, end], …], "sentences": [str, …]}}. Writes
-``train.list`` and ``val.list``, ``video <tab> start <tab> end <tab> sentence`` a line, ``infer.list``, which is
-val.list without the sentences, and ``dict.txt``: <s>, <e>, <unk> and the words of train.list, the most frequent
-first, each with its frequency. Sentences are split into words by ``utils/sentences.py``; scores are computed
-from the same words. Published weights need the dictionary that they were trained with: ``--dict_file``.
+``train.list`` and ``val.list``, ``video <tab> start <tab> end <tab> sentence`` a line, ``infer.list``, which
+is val.list without the sentences, and ``dict.txt``: <s>, <e>, <unk> and the words of train.list, the most
+frequent first, each with its frequency. Sentences are split into words by ``utils/sentences.py``; scores are
+computed from the same words. Published weights need the dictionary that they were trained with: put it there
+and say ``--keep_dict``.
 
 Segments whose features are not there (``--features``), or that have no word or no length, are left out, and
 counted on the last lines.
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
     flags.add_argument(
         "--min_count", type=positive, default=1, help="rarer words are left out of the dictionary"
     )
-    flags.add_argument("--dict_file", action="store_true", help="leave an existing dict.txt as it is")
+    flags.add_argument("--keep_dict", action="store_true", help="leave an existing dict.txt as it is")
     args = flags.parse_args(argv)
     out = Path(args.out)
     for name, sources in (("train", args.train), ("val", args.val)):
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> int:
         print(f"{out / name}.list: {len(lines)} segments of {len({line[0] for line in lines})} videos")
         if name == "val":
             outputs.write_list(out / "infer.list", ["\t".join(line[:3]) for line in lines])
-        elif not (args.dict_file and (out / "dict.txt").is_file()):
+        elif not (args.keep_dict and (out / "dict.txt").is_file()):
             count = write_dictionary(out / "dict.txt", [line[3].split() for line in lines], args.min_count)
             print(f"{out / 'dict.txt'}: {count} words")
     return 0

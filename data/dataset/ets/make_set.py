@@ -2,10 +2,10 @@
 
     python data/dataset/ets/make_set.py --out data/demo/ets
 
-A segment shows three of six events, one after the other, each for one to two seconds, as rows of features with
-noise; its caption names them in that order: "a man jumps then sits then runs". The mean of a segment's rows
-says which events they are, and not in what order: who knows only the mean, writes one caption in six right at
-best. ``--pooled`` makes that set: every row is the mean of its segment.
+A segment shows three of six events, one after the other, each for one to two seconds, as rows of features
+with noise; its caption names them in that order: "a man jumps then sits then runs". The mean of a segment's
+rows says which events they are, and not in what order: who knows only the mean, writes one caption in six
+right, by chance. ``--pooled`` makes that set: every row is the mean of its segment.
 
 Every video has two segments. Writes features below feat/ (pickles of 2019's form, 5 rows a second),
 ``train.list``, ``val.list``, ``dict.txt`` and ``val.json`` (references in the form of ActivityNet Captions).

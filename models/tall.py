@@ -93,7 +93,8 @@ class TALL(nn.Layer):
 
 def unit(x: Tensor) -> Tensor:
     """Rows of length 1; a row of zeros stays. Epsilon is inside the root, as published weights expect."""
-    return x / paddle.sqrt(paddle.square(x).sum(axis=1, keepdim=True) + 1e-12)
+    # Not paddle.square: oneDNN (Paddle 3.3) makes it one with the product x comes from, and x is wrong then.
+    return x / paddle.sqrt((x * x).sum(axis=1, keepdim=True) + 1e-12)
 
 
 class Solver(Config):

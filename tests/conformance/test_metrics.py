@@ -236,6 +236,10 @@ def _values(metric: Any, of_batch: bool) -> dict:
 
 def test_official_map_of_recorded_results(conformance_dir) -> None:
     folder = conformance_dir / "io"
+    if not (folder / "metrics" / "anet_eval.json").is_file():
+        pytest.skip(
+            "needs --conformance-dir: the annotations it is scored against do not travel with the project"
+        )
     recorded = read_json(folder / "metrics" / "anet_eval.json")
     with_map = {name: values for name, values in recorded.items() if "average_mAP" in values}
     assert with_map

@@ -3,13 +3,13 @@
     python data/dataset/ets/split_features.py --source resnet152_features_activitynet_5fps_320x240.pkl \\
         --out data/dataset/ets/data_dict --lists data/dataset/ets/train.list data/dataset/ets/val.list
 
-The source holds {video: float array [rows, D]}. Memory: the source is passed through once without its arrays, and
-then one array is read at a time, so a few hundred bytes a video and the largest array (a few MB). That needs
+The source holds {video: float array [rows, D]}. Memory: the source is passed through once without its arrays,
+and then one array is read at a time, so a few hundred bytes a video and the largest array (a few MB). That needs
 a binary pickle, protocol 1 or later, as 2019's is; one of protocol 0, a text, is read as a whole.
 
-``--form npy`` writes ``<video>.npy``, of which the reader fetches only the rows of a segment; ``--form pkl`` what
-2019 wrote, ``<video>`` without an ending. With ``--lists`` only the videos that the lists name are written. What
-is there already stays: a second run goes on where the first one stopped. A damaged array is named, the others
+``--form npy`` writes ``<video>.npy``, of which the reader fetches only the rows of a segment; ``--form pkl``
+what 2019 wrote, ``<video>`` without an ending. With ``--lists`` only the videos that the lists name are written.
+What is there already stays: a second run goes on where the first one stopped. A damaged array is named, the others
 go on, and the exit status is 1.
 """
 
@@ -69,7 +69,9 @@ def read_index(source: str) -> dict[str, safe_pickle.ArrayInFile]:
     if not isinstance(content, dict) or not content:
         raise DataError(f"{source}: expected {{video: array}}, got {type(content).__name__}")
     named = {k.decode("utf-8", "replace") if isinstance(k, bytes) else str(k): v for k, v in content.items()}
-    bad = next((name for name in named if not name or "/" in name or "\\" in name or name.startswith(".")), None)
+    bad = next(
+        (name for name in named if not name or "/" in name or "\\" in name or name.startswith(".")), None
+    )
     if bad is not None:
         raise DataError(f"{source}: {bad!r} is no name of a video")
     return named
@@ -80,7 +82,9 @@ def checked(array: object, what: str) -> np.ndarray:
         raise DataError(f"{what}: expected an array [rows, D], got {type(array).__name__}")
     rows = array.read()
     if rows.ndim != 2 or rows.dtype.kind != "f":
-        raise DataError(f"{what}: expected floating-point numbers [rows, D], got {rows.dtype} {list(rows.shape)}")
+        raise DataError(
+            f"{what}: expected floating-point numbers [rows, D], got {rows.dtype} {list(rows.shape)}"
+        )
     return rows.astype(np.float32, copy=False)
 
 

@@ -4,13 +4,13 @@
         --out data/dataset/ets/data_dict --lists data/dataset/ets/train.list data/dataset/ets/val.list
 
 The source holds {video: float array [rows, D]}. Memory: the source is passed through once without its arrays,
-and then one array is read at a time, so a few hundred bytes a video and the largest array (a few MB). That needs
-a binary pickle, protocol 1 or later, as 2019's is; one of protocol 0, a text, is read as a whole.
+and then one array is read at a time, so a few hundred bytes a video and the largest array (a few MB).
+That needs a binary pickle, protocol 1 or later, as 2019's is; one of protocol 0, a text, is read as a whole.
 
 ``--form npy`` writes ``<video>.npy``, of which the reader fetches only the rows of a segment; ``--form pkl``
-what 2019 wrote, ``<video>`` without an ending. With ``--lists`` only the videos that the lists name are written.
-What is there already stays: a second run goes on where the first one stopped. A damaged array is named, the others
-go on, and the exit status is 1.
+what 2019 wrote, ``<video>`` without an ending. With ``--lists`` only the videos that the lists name are
+written. What is there already stays: a second run goes on where the first one stopped. A damaged array is
+named, the others go on, and the exit status is 1.
 """
 
 from __future__ import annotations

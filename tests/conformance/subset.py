@@ -40,6 +40,10 @@ KEPT = {
             *("small_infer_b3", "small_infer_1feature", "small_valid_b3"),
             *("small_train3", "small_train3_dropout", "lr"),
         ),
+        "TALL": (
+            *("small_infer_b2", "small_valid_b5", "small_train3", "small_train3_clip"),
+            *("lr", "lr_clip"),
+        ),
         "VIDEOTAG_ATTENTIONLSTM": ("small_infer_b3", "small_train3", "lr"),
     },
     "checkpoints": {
@@ -57,6 +61,7 @@ KEPT = {
         *("nonlocal_infer", "nonlocal_train_crop_equals_scale"),
         *("attentioncluster_audio_short", "attentioncluster_test", "nextvlad_infer"),
         "stnet_mp4_test_seg25",
+        *("tall_train_ctx2", "tall_infer", "tall_valid"),
         *("vt_attentionlstm_missing_npy", "vt_tsn_frames_valid"),
     ),
     "metrics": (
@@ -64,9 +69,10 @@ KEPT = {
         *("kinetics_tsm_test", "kinetics_stnet_test"),
         *("nonlocal_infer", "nonlocal_test_full", "nonlocal_test_missing_and_repeated", "nonlocal_valid"),
         *("y8m_attentioncluster_test_top20", "y8m_infer", "y8m_nextvlad_valid_top20_ties"),
+        *("tall_infer", "tall_test", "tall_valid"),
         "vt_attentionlstm_infer",
     ),
-    "data": ("kinetics", "nonlocal", "youtube8m", "video_tag"),
+    "data": ("kinetics", "nonlocal", "youtube8m", "video_tag", "tall"),
 }
 LEFT_BEHIND = (
     "real_",
@@ -146,10 +152,11 @@ def _left_behind(line: str) -> bool:
 def _reader_case(source: Path, target: Path, name: str) -> None:
     """A case of one sample a batch, without the samples of what was left behind.
 
-    A case whose files hold many records each is copied as it is.
+    A case whose files hold many records each, or that has no list, is copied as it is.
     """
     described = read_json(source / "readers" / f"{name}.json")
-    if "youtube8m" in described["overrides"][described["mode"].upper()]["filelist"]:
+    listed = described["overrides"][described["mode"].upper()].get("filelist", "")
+    if "youtube8m" in listed or not listed:
         if "npz" in described:
             shutil.copy(source / "readers" / described["npz"], _made(target / "readers"))
         described.pop("config", None)

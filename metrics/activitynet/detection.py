@@ -19,7 +19,9 @@ LOSSES = ("loss", "loc_loss", "cls_loss")
 
 class Detection:
     """``outputs["loc"]`` (N, A, 2) and ``outputs["probability"]`` (N, A, K), class 0 the background;
-    ``batch["video"]`` the names. Losses are batch means, and their result is the mean over batches.
+    ``batch["video"]`` the names. Losses are sums over a batch, divided by its positive anchors; with
+    ``batch["cls_targets"]`` their result is that of all batches together, whatever their size, else the mean
+    over batches.
 
     With ``batch["actions"]`` (``[class, start, end]`` as fractions of the video) detections are scored:
     ``average_mAP`` over ``THRESHOLDS`` and ``mAP@0.50``, ``mAP@0.75``, ``mAP@0.95``, as ActivityNet does.
@@ -57,14 +59,17 @@ class Detection:
         self.durations = read_durations(config.video_duration_file)
 
     def reset(self) -> None:
-        self.sums, self.num_batches = dict.fromkeys(LOSSES, 0.0), 0
+        self.sums, self.weight = dict.fromkeys(LOSSES, 0.0), 0.0
         self.detections: dict[str, list[tuple[int, float, float, float]]] = {}
         self.truth: dict[str, list[list[float]]] = {}
 
     def update(self, outputs: dict[str, np.ndarray], batch: dict[str, Any]) -> None:
+        weight = 1.0
+        if "cls_targets" in batch:
+            weight = max(1.0, float((np.asarray(batch["cls_targets"]) > 0).sum()))
         for name in LOSSES:
-            self.sums[name] += float(np.mean(outputs.get(name, 0.0)))
-        self.num_batches += 1
+            self.sums[name] += weight * float(np.mean(outputs.get(name, 0.0)))
+        self.weight += weight
         if "actions" not in batch:
             return
         for i, video in enumerate(batch["video"]):
@@ -75,11 +80,11 @@ class Detection:
 
     def running(self) -> dict[str, float]:
         """The mean losses so far."""
-        return {name: total / max(1, self.num_batches) for name, total in self.sums.items()}
+        return {name: total / max(1.0, self.weight) for name, total in self.sums.items()}
 
     def result(self) -> dict[str, float]:
         """Mean losses, and the mAP of what was scored; empty before the first batch."""
-        if not self.num_batches:
+        if not self.weight:
             return {}
         if not self.truth:
             return self.running()
@@ -107,12 +112,12 @@ class Detection:
 
     def state(self) -> tuple:
         """What ``merge`` adds up; plain values, so that ranks can exchange it."""
-        return dict(self.sums), self.num_batches, self.detections, self.truth
+        return dict(self.sums), self.weight, self.detections, self.truth
 
     def merge(self, states: list[tuple]) -> None:
         """Become the sum of ``states``, one a rank."""
         self.sums = {name: sum(state[0][name] for state in states) for name in LOSSES}
-        self.num_batches = sum(state[1] for state in states)
+        self.weight = sum(state[1] for state in states)
         self.detections = {video: rows for state in states for video, rows in state[2].items()}
         self.truth = {video: rows for state in states for video, rows in state[3].items()}
 

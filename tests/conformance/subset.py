@@ -44,6 +44,7 @@ KEPT = {
             *("small_infer_b2", "small_valid_b5", "small_train3", "small_train3_clip"),
             *("lr", "lr_clip"),
         ),
+        "CTCN": ("small_infer_b2", "small_valid_b2", "small_train3", "lr"),
         "VIDEOTAG_ATTENTIONLSTM": ("small_infer_b3", "small_train3", "lr"),
     },
     "checkpoints": {

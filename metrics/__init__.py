@@ -1,13 +1,13 @@
 """Scores and predictions, one class a kind of task. What the scripts call:
 
 - ``reset()``, ``update(outputs, batch)``, ``result() -> {name: float}``, ``result_with_failures(count)``;
-- ``state()`` and ``merge(states)``: the sum over ranks, exchanged as plain Python and numpy values;
+- ``state()`` and ``merge(states)``: the sum over ranks, exchanged as plain Python and numpy values; each has
+  seen a part of the list, one behind the other;
 - ``decode(outputs, batch) -> [record]``: one JSON-ready dict a sample, ``"video"`` first;
 - ``describe(record) -> str``: the lines that predict prints.
 
 Optional:
 
-- ``running() -> {name: float}``: for a line of the log, where ``result`` is costly;
 - ``prepare()``: reads, before test and prediction, the files that training does without;
 - ``draw(figure, record, sample)``: the picture of a record on an empty matplotlib Figure;
 - ``page(record, sample) -> str``: an HTML page of it instead;

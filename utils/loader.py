@@ -54,7 +54,8 @@ def training_batches(
 def check_batch(batch_size: int, num_samples: int, world_size: int) -> None:
     """Raise ConfigError for a batch that the ranks cannot share, or that the samples do not fill."""
     if batch_size % world_size:
-        nearest = max(1, round(batch_size / world_size)) * world_size
+        below = batch_size - batch_size % world_size
+        nearest = " or ".join(str(size) for size in (below, below + world_size) if size)
         raise ConfigError(
             f"batch_size {batch_size} cannot be shared by {world_size} processes; nearest: {nearest}"
         )
@@ -68,10 +69,14 @@ def check_batch(batch_size: int, num_samples: int, world_size: int) -> None:
 def evaluation_batches(
     num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[list[int]]:
-    """Every sample exactly once over all ranks, in list order; the last batch may be smaller."""
-    mine = list(range(num_samples))[rank::world_size]
+    """Every sample exactly once over all ranks, in list order; the last batch may be smaller.
+
+    Rank r has the r-th part of the list: what the ranks find is in list order one behind the other, and
+    samples of one video are together.
+    """
+    mine = range(num_samples * rank // world_size, num_samples * (rank + 1) // world_size)
     size = max(1, batch_size // world_size)
-    return [mine[s : s + size] for s in range(0, len(mine), size)]
+    return [list(mine[s : s + size]) for s in range(0, len(mine), size)]
 
 
 def collate(samples: Sequence[Fields]) -> Fields:

@@ -68,6 +68,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
             for path in metric.write_results(args.given_save_dir):
                 logger.info(f"wrote {path}")
         logger.info(f"{num_samples} samples, {len(unscored)} without a score; result in {file}")
+    device.wait_for_all()  # a launcher kills rank 0, which writes, as soon as another fails
     return 1 if unscored else 0
 
 

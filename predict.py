@@ -56,6 +56,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
             for written in metric.write_results(args.given_save_dir, records):
                 logger.info(f"wrote {written}")
         logger.info(f"[INFER] infer finished. {len(records)} samples, {len(failed)} failed; result in {file}")
+    device.wait_for_all()  # a launcher kills rank 0, which writes, as soon as another fails
     return 1 if failed else 0
 
 

@@ -100,6 +100,15 @@ def mean(value: float) -> float:
     return tensor.item() / world_size()
 
 
+def total(value: int) -> int:
+    """The sum of ``value`` over all ranks."""
+    if world_size() == 1:
+        return value
+    tensor = paddle.to_tensor([value], dtype="int64")
+    dist.all_reduce(tensor)
+    return int(tensor.item())
+
+
 def highest(value: int) -> int:
     """The largest ``value`` of all ranks."""
     if world_size() == 1:

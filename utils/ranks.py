@@ -55,6 +55,7 @@ def start(num_ranks: int, on_gpu: bool, command: list[str], log_dir: Path) -> in
         finally:
             for process in processes:
                 process.kill()
+                process.wait()
             for number, handler in previous.items():
                 signal.signal(number, handler)
 

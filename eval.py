@@ -33,7 +33,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
     reader = build.reader(spec, sections, "TEST", args.config)
     metric = build.metric(spec, sections, "TEST", args.config)
     world = device.world_size()
-    batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
+    batches = loader.evaluation_batches(reader, run.batch_size, device.rank(), world)
     workers = loader.num_workers(args.num_workers, run.num_readers, world)
     called, row = build.predicting(network, spec)
     infer = program.inference(called, row, on != "cpu", args.to_static)

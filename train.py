@@ -134,7 +134,7 @@ def validation(args, spec, sections):
     reader = build.reader(spec, sections, "VALID", args.config)
     metric = build.metric(spec, sections, "VALID", args.config)
     world = device.world_size()
-    batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
+    batches = loader.evaluation_batches(reader, run.batch_size, device.rank(), world)
     workers = loader.num_workers(args.num_workers, run.num_readers, world)
 
     def validate(network):

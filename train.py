@@ -82,17 +82,18 @@ def train(args, spec, sections, run: RunConfig) -> int:
     if args.is_profiler:
         return profile_run(args, trainer, reader, metric, run, workers)
 
-    def end_epoch() -> None:
+    def end_epoch(resumed: bool = False) -> None:
         if validate and (trainer.epoch + 1) % args.valid_interval == 0:
+            if resumed:  # its files may be in another folder, or not all written
+                snapshots.save(epoch_finished=True)
             result, failed = validate(network)
             logger.info(f"[TEST] Finish {log.values_text(result)}; {len(failed)} could not be read")
             jsonl.write(kind="valid", epoch=trainer.epoch, **result, failed=len(failed))
             snapshots.scored(result)
         trainer.epoch, trainer.iteration = trainer.epoch + 1, 0
 
-    if unscored:  # stopped before this validation, perhaps while the epoch's files were written
-        snapshots.save(epoch_finished=True)
-        end_epoch()
+    if unscored:
+        end_epoch(resumed=True)
     while trainer.epoch < run.epoch:
         rate = trainer.optimizer.get_lr()
         logger.info(f"------- epoch {trainer.epoch}, learning rate {rate:g}, step {trainer.step} -------")

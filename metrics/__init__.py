@@ -1,7 +1,8 @@
 """Scores and predictions, one class a kind of task. What the scripts call:
 
 - ``reset()``, ``update(outputs, batch)``, ``result() -> {name: float}``, ``result_with_failures(count)``;
-- ``state()`` and ``merge(states)``: the sum over ranks, exchanged as plain Python and numpy values;
+- ``state()`` and ``merge(states)``: the sum over ranks, exchanged as plain Python and numpy values; each has
+  seen a part of the list, one behind the other;
 - ``decode(outputs, batch) -> [record]``: one JSON-ready dict a sample, ``"video"`` first;
 - ``describe(record) -> str``: the lines that predict prints.
 

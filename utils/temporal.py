@@ -21,6 +21,18 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
+def ioa(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Length of the intersection over that of ``a``, ``(P, 2)`` and ``(Q, 2)`` to ``(P, Q)``.
+
+    0 where ``a`` has no length.
+    """
+    a, b = np.asarray(a, np.float64).reshape(-1, 2), np.asarray(b, np.float64).reshape(-1, 2)
+    start, end = np.maximum(a[:, None, 0], b[None, :, 0]), np.minimum(a[:, None, 1], b[None, :, 1])
+    common = np.maximum(end - start, 0.0)
+    length = np.broadcast_to((a[:, 1] - a[:, 0])[:, None], common.shape)
+    return np.divide(common, length, out=np.zeros_like(common), where=length > 0)
+
+
 def nms(overlap: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
     """Non-maximum suppression: indices of what stays, the highest score first.
 

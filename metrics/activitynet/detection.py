@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from metrics.activitynet.average_precision import THRESHOLDS, Action, mean_average_precision
+from metrics.activitynet.average_precision import THRESHOLDS, mean_average_precision
+from metrics.activitynet.records import Action
 from utils import anchors, files, temporal
 from utils.config import Config, key
 from utils.errors import ConfigError, DataError

@@ -38,7 +38,7 @@ def compare(case: Case, described: dict, sections: dict, metric: Any, folder: Pa
         records = metric.combine(records)
     if described["files"]:
         written = metric.write_results(str(folder), records if described["mode"] == "infer" else None)
-        assert all(path.is_file() for path in written)
+        assert all(path.exists() for path in written)
     for name in described["files"]:
         _compare_files(case, folder / name, case.folder / case.name / name, limit)
 
@@ -63,13 +63,20 @@ def _fetched(case: Case, described: dict, step: dict, arrays: Any, about: dict) 
 
 
 def _proposals_of(video: str) -> np.ndarray:
-    with open(Path("bsn") / "INFER_PGM_proposals" / f"{video}.csv", newline="", encoding="utf-8") as file:
-        return np.array([[float(value) for value in row[:4]] for row in list(csv.reader(file))[1:]])
+    rows = _table(Path("bsn") / "INFER_PGM_proposals" / f"{video}.csv")
+    return np.array([row[:4] for row in rows[1:]], np.float64)
+
+
+def _table(file: Path) -> list[list[str]]:
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(csv.reader(lines))
 
 
 def _compare_files(case: Case, ours: Path, recorded: Path, limit: float) -> None:
     if ours.suffix == ".csv":
-        assert ours.read_text(encoding="utf-8") == recorded.read_text(encoding="utf-8"), ours
+        (head, *mine), (expected_head, *expected) = _table(ours), _table(recorded)
+        assert head == expected_head, ours
+        assert_close(np.array(mine, np.float64), np.array(expected, np.float64), 1e-12, str(ours))
     elif ours.suffix == ".npy":
         assert_close(np.load(ours), np.load(recorded), limit, str(ours))
     else:

@@ -20,7 +20,6 @@ from paddle.nn.initializer import Constant, Normal, Uniform
 from models.common import proposals
 from utils import optimizer
 from utils.config import Config, key
-from utils.errors import WeightsError
 
 WIDTH, WIDTH_1D, WIDTH_3D, WIDTH_2D = 256, 128, 512, 128
 GROUPS = 4
@@ -103,9 +102,7 @@ class BoundaryMatching(nn.Layer):
         super().__init__()
         tscale, dscale, num_sample = config.tscale, config.dscale, config.num_sample
         self.tscale, self.dscale, self.num_sample = tscale, dscale, num_sample
-        values = sample_mask(
-            tscale, dscale, num_sample, config.num_sample_perbin, config.prop_boundary_ratio
-        )
+        values = sample_mask(tscale, dscale, num_sample, config.num_sample_perbin, config.prop_boundary_ratio)
         self.mask = self.create_parameter(
             [tscale, num_sample * dscale * tscale],
             attr=ParamAttr(name=MASK, initializer=Constant(0.0), trainable=False),
@@ -196,7 +193,11 @@ class BMN(nn.Layer):
         """
         x = self.base(feat)
         windows = self.evaluation(self.matching(F.relu(self.reduce(x))))
-        return {"pred_bm": windows, "pred_start": self.start(x).squeeze(1), "pred_end": self.end(x).squeeze(1)}
+        return {
+            "pred_bm": windows,
+            "pred_start": self.start(x).squeeze(1),
+            "pred_end": self.end(x).squeeze(1),
+        }
 
     def loss(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Against ``gt_iou_map`` ``(B, D, T)``, ``gt_start`` and ``gt_end`` ``(B, T)``, all in [0, 1].
@@ -236,18 +237,9 @@ class BMN(nn.Layer):
         return {n: v for n, v in state.items() if n != MASK and list(np.shape(v)) == shapes.get(n)}
 
     def adapt_weights(self, state: dict) -> dict:
-        """Weights may come without the mask, which the recipe gives; WeightsError for an unusable one."""
-        own = self.matching.mask
-        if MASK not in state:
-            return {**state, MASK: own.numpy()}
-        mask = np.asarray(state[MASK])
-        if mask.size == np.prod(own.shape):
-            mask = mask.reshape(self.config.tscale, -1)
-            outside = np.ones(self.config.dscale * self.config.tscale, bool)
-            outside[self.matching.windows] = False
-            if mask.reshape(-1, outside.size)[:, outside].any():
-                raise WeightsError(f"{MASK} of these weights samples windows that end after the video")
-        return {**state, MASK: mask}
+        """Weights may come without the mask, which the recipe gives, or with it as it was created, 4-D."""
+        mask = state.get(MASK, self.matching.mask.numpy())
+        return {**state, MASK: np.reshape(mask, [len(mask), -1])}
 
 
 class Solver(Config):

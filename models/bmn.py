@@ -4,7 +4,7 @@ Temporal proposals: which parts of a video hold an action. Convolutions over tim
 probability of being a start and an end; beside them every window [d, t] of the video, which begins with
 snippet t and lasts d + 1 snippets, is sampled at ``num_sample`` places and its IoU with an action estimated,
 by regression and by classification. Shapes: B videos, F features, T snippets (``tscale``), D durations
-(``dscale``), S samples of a window, V windows that end within the video, O outputs of the 3-D convolution.
+(``dscale``), S samples of a window, V windows that are computed, O outputs of the 3-D convolution.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class BoundaryMatching(nn.Layer):
     Defined as: samples of each window (a product with the mask, ``(B, 128, S, D, T)``), a 3-D convolution
     over all S of them, ReLU, a 1 x 1 convolution, ReLU. Computed as: the kernel of the 3-D convolution, which
     has nothing between it and the mask, is applied to the T snippets first, and the mask to its outputs; only
-    for the V windows that end within the video. All others have the same value, that of a window of zeros.
+    for the windows that end within the video and one that does not: the mask is 0 there, so all of those are
+    equal.
     """
 
     def __init__(self, config: BMN.Config) -> None:
@@ -120,8 +121,9 @@ class BoundaryMatching(nn.Layer):
         )
         self.conv = map_conv(WIDTH_3D, WIDTH_2D, 1, "PEM_2d1")
         inside = valid_windows(dscale, tscale).reshape(-1)
-        self.windows = np.flatnonzero(inside)  # (V,)
-        self.row = np.where(inside, np.cumsum(inside) - 1, len(self.windows))  # (D * T,), into V + 1 rows
+        outside = np.flatnonzero(~inside)[:1]
+        self.windows = np.concatenate([np.flatnonzero(inside), outside])  # (V,)
+        self.row = np.where(inside, np.cumsum(inside) - 1, inside.sum())  # (D * T,), of each window among V
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = self.conv3d.weight.reshape([WIDTH_3D, WIDTH_1D, self.num_sample])
@@ -133,10 +135,8 @@ class BoundaryMatching(nn.Layer):
         mask = paddle.index_select(mask, paddle.to_tensor(self.windows), axis=1)  # (T * S, V)
         y = paddle.matmul(mask, y, transpose_x=True)  # (V, B * O)
         y = F.relu(y.reshape([len(self.windows), -1, WIDTH_3D]) + self.conv3d.bias)  # (V, B, O)
-        weight, bias = self.conv.weight.reshape([WIDTH_2D, WIDTH_3D]), self.conv.bias
-        y = F.relu(paddle.matmul(y, weight, transpose_y=True) + bias)  # (V, B, 128)
-        outside = F.relu(paddle.matmul(weight, F.relu(self.conv3d.bias)) + bias)  # (128,)
-        y = paddle.concat([y, paddle.zeros_like(y[:1]) + outside])  # (V + 1, B, 128)
+        y = paddle.matmul(y, self.conv.weight.reshape([WIDTH_2D, WIDTH_3D]), transpose_y=True)
+        y = F.relu(y + self.conv.bias)  # (V, B, 128)
         y = paddle.index_select(y, paddle.to_tensor(self.row))  # (D * T, B, 128)
         return y.transpose([1, 2, 0]).reshape([-1, WIDTH_2D, self.dscale, self.tscale])
 

@@ -68,3 +68,32 @@ def gaussian_soft_nms(
         stays = scores >= lowest
         left, scores = left[stays], scores[stays]
     return np.array(indices, dtype=np.int64), np.array(values)
+
+
+def soft_nms(
+    segments: np.ndarray, scores: np.ndarray, alpha: float, low: float, high: float, most: int = 101
+) -> tuple[np.ndarray, np.ndarray]:
+    """Soft-NMS of proposals (BSN, https://arxiv.org/abs/1806.02964): indices and new scores, highest first.
+
+    Each segment taken multiplies by ``exp(-overlap^2 / alpha)`` the scores of those that it overlaps by more
+    than ``low + (high - low) * width``. ``segments`` ``(P, 2)`` are fractions of the video: so is ``width``,
+    the length of the one taken. At most ``most`` are taken. As in 2019 the last one left is never taken, and
+    a single segment stays as it is.
+    """
+    start, end = np.asarray(segments, np.float64).reshape(-1, 2).T
+    scores = np.array(scores, np.float64)
+    if len(scores) == 1:
+        return np.zeros(1, np.int64), scores
+    length = end - start
+    indices, values = [], []
+    for _ in range(min(most, len(scores) - 1)):
+        best = int(np.argmax(scores))
+        indices.append(best)
+        values.append(scores[best])
+        scores[best] = -np.inf
+        # Summed in 2019's order: on a grid of time steps many overlaps are equal to the threshold but for it.
+        common = np.maximum(np.minimum(end, end[best]) - np.maximum(start, start[best]), 0.0)
+        overlap = common / (length - common + end[best] - start[best])
+        decays = (overlap > low + (high - low) * length[best]) & (scores > -np.inf)
+        scores[decays] *= np.exp(-np.square(overlap[decays]) / alpha)
+    return np.array(indices, dtype=np.int64), np.array(values)

@@ -4,7 +4,7 @@ Temporal proposals: which parts of a video hold an action. Convolutions over tim
 probability of being a start and an end; beside them every window [d, t] of the video, which begins with
 snippet t and lasts d + 1 snippets, is sampled at ``num_sample`` places and its IoU with an action estimated,
 by regression and by classification. Shapes: B videos, F features, T snippets (``tscale``), D durations
-(``dscale``), S samples of a window, V windows that end within the video, O outputs of the 3-D convolution.
+(``dscale``), S samples of a window, V windows that are computed, O outputs of the 3-D convolution.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from models.common import proposals
 from models.common.layers import TemporalConv
 from utils import optimizer
 from utils.config import Config, key
-from utils.errors import WeightsError
 
 WIDTH, WIDTH_1D, WIDTH_3D, WIDTH_2D = 256, 128, 512, 128
 GROUPS = 4
@@ -77,16 +76,15 @@ class BoundaryMatching(nn.Layer):
     Defined as: samples of each window (a product with the mask, ``(B, 128, S, D, T)``), a 3-D convolution
     over all S of them, ReLU, a 1 x 1 convolution, ReLU. Computed as: the kernel of the 3-D convolution, which
     has nothing between it and the mask, is applied to the T snippets first, and the mask to its outputs; only
-    for the V windows that end within the video. All others have the same value, that of a window of zeros.
+    for the windows that end within the video and one that does not: the mask is 0 there, so all of those are
+    equal.
     """
 
     def __init__(self, config: BMN.Config) -> None:
         super().__init__()
         tscale, dscale, num_sample = config.tscale, config.dscale, config.num_sample
         self.tscale, self.dscale, self.num_sample = tscale, dscale, num_sample
-        values = sample_mask(
-            tscale, dscale, num_sample, config.num_sample_perbin, config.prop_boundary_ratio
-        )
+        values = sample_mask(tscale, dscale, num_sample, config.num_sample_perbin, config.prop_boundary_ratio)
         self.mask = self.create_parameter(
             [tscale, num_sample * dscale * tscale],
             attr=ParamAttr(name=MASK, initializer=Constant(0.0), trainable=False),
@@ -104,8 +102,9 @@ class BoundaryMatching(nn.Layer):
         )
         self.conv = map_conv(WIDTH_3D, WIDTH_2D, 1, "PEM_2d1")
         inside = valid_windows(dscale, tscale).reshape(-1)
-        self.windows = np.flatnonzero(inside)  # (V,)
-        self.row = np.where(inside, np.cumsum(inside) - 1, len(self.windows))  # (D * T,), into V + 1 rows
+        outside = np.flatnonzero(~inside)[:1]
+        self.windows = np.concatenate([np.flatnonzero(inside), outside])  # (V,)
+        self.row = np.where(inside, np.cumsum(inside) - 1, inside.sum())  # (D * T,), of each window among V
 
     def forward(self, x: Tensor) -> Tensor:
         kernel = self.conv3d.weight.reshape([WIDTH_3D, WIDTH_1D, self.num_sample])
@@ -117,10 +116,8 @@ class BoundaryMatching(nn.Layer):
         mask = paddle.index_select(mask, paddle.to_tensor(self.windows), axis=1)  # (T * S, V)
         y = paddle.matmul(mask, y, transpose_x=True)  # (V, B * O)
         y = F.relu(y.reshape([len(self.windows), -1, WIDTH_3D]) + self.conv3d.bias)  # (V, B, O)
-        weight, bias = self.conv.weight.reshape([WIDTH_2D, WIDTH_3D]), self.conv.bias
-        y = F.relu(paddle.matmul(y, weight, transpose_y=True) + bias)  # (V, B, 128)
-        outside = F.relu(paddle.matmul(weight, F.relu(self.conv3d.bias)) + bias)  # (128,)
-        y = paddle.concat([y, paddle.zeros_like(y[:1]) + outside])  # (V + 1, B, 128)
+        y = paddle.matmul(y, self.conv.weight.reshape([WIDTH_2D, WIDTH_3D]), transpose_y=True)
+        y = F.relu(y + self.conv.bias)  # (V, B, 128)
         y = paddle.index_select(y, paddle.to_tensor(self.row))  # (D * T, B, 128)
         return y.transpose([1, 2, 0]).reshape([-1, WIDTH_2D, self.dscale, self.tscale])
 
@@ -177,7 +174,11 @@ class BMN(nn.Layer):
         """
         x = self.base(feat)
         windows = self.evaluation(self.matching(F.relu(self.reduce(x))))
-        return {"pred_bm": windows, "pred_start": self.start(x).squeeze(1), "pred_end": self.end(x).squeeze(1)}
+        return {
+            "pred_bm": windows,
+            "pred_start": self.start(x).squeeze(1),
+            "pred_end": self.end(x).squeeze(1),
+        }
 
     def loss(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Against ``gt_iou_map`` ``(B, D, T)``, ``gt_start`` and ``gt_end`` ``(B, T)``, all in [0, 1].
@@ -217,18 +218,9 @@ class BMN(nn.Layer):
         return {n: v for n, v in state.items() if n != MASK and list(np.shape(v)) == shapes.get(n)}
 
     def adapt_weights(self, state: dict) -> dict:
-        """Weights may come without the mask, which the recipe gives; WeightsError for an unusable one."""
-        own = self.matching.mask
-        if MASK not in state:
-            return {**state, MASK: own.numpy()}
-        mask = np.asarray(state[MASK])
-        if mask.size == np.prod(own.shape):
-            mask = mask.reshape(self.config.tscale, -1)
-            outside = np.ones(self.config.dscale * self.config.tscale, bool)
-            outside[self.matching.windows] = False
-            if mask.reshape(-1, outside.size)[:, outside].any():
-                raise WeightsError(f"{MASK} of these weights samples windows that end after the video")
-        return {**state, MASK: mask}
+        """Weights may come without the mask, which the recipe gives, or with it as it was created, 4-D."""
+        mask = state.get(MASK, self.matching.mask.numpy())
+        return {**state, MASK: np.reshape(mask, [len(mask), -1])}
 
 
 class Solver(Config):
@@ -243,4 +235,4 @@ class Solver(Config):
 
     def build(self, parameters: list[Tensor]):
         schedule = optimizer.step_decay(self.learning_rate, self.learning_rate_decay, [self.lr_decay_iter])
-        return optimizer.adam(schedule, parameters, self.l2_weight_decay)
+        return optimizer.adam(schedule, parameters, self.l2_weight_decay, plain_epsilon=True)

@@ -25,12 +25,14 @@ DURATIONS = "videos.json"  # of the videos whose features lie beside it: what ts
 
 @dataclass(frozen=True)
 class Video:
-    """``segments`` ``(G, 2)`` are the annotated actions in seconds; ``duration_second`` None: not known."""
+    """``annotations`` are ``{"segment": [start, end], "label": name}`` as they stand in the file, and
+    ``segments`` ``(G, 2)`` these in seconds; ``duration_second`` None: not known, nor is any annotation."""
 
     name: str
     duration_second: float | None
     segments: np.ndarray
     where: str
+    annotations: tuple[dict[str, Any], ...] = ()
 
     @property
     def fractions(self) -> np.ndarray:
@@ -47,7 +49,7 @@ def read_annotations(file: str, subset: str = "") -> list[Video]:
     """The videos of a subset, sorted by name; of every subset without one.
 
     ``file``: ``{video: {"duration_second", "subset", "annotations": [{"segment": [start, end]}]}}``. As in
-    2019 ``subset`` may be a part of the name ("train" of "training"); "train_val" are training and validation.
+    2019 ``subset`` may be a part of the name ("train" of "training"); "train_val" means both.
     Raises DataError: file, video, what was expected and found.
     """
     wanted = ("train", "validation") if subset == "train_val" else (subset,)
@@ -56,8 +58,8 @@ def read_annotations(file: str, subset: str = "") -> list[Video]:
         unknown = [name for name, entry in entries.items() if not isinstance(_part(entry, "subset"), str)]
         if unknown:
             raise DataError(
-                f'{file}: {len(unknown)} videos have no "subset" (training, validation or testing), the first '
-                f"is {unknown[0]}"
+                f'{file}: {len(unknown)} videos have no "subset" (training, validation or testing), the '
+                f"first is {unknown[0]}"
             )
         entries = {k: e for k, e in entries.items() if any(part in e["subset"] for part in wanted)}
         if not entries:
@@ -146,7 +148,7 @@ def _video(name: str, entry: Any, file: str) -> Video:
         raise DataError(f'{file}: {name}: expected annotations [{{"segment": [start, end]}}]') from error
     if not np.isfinite(segments).all():
         raise DataError(f"{file}: {name}: a segment that is not finite")
-    return Video(name, float(duration), segments, file)
+    return Video(name, float(duration), segments, file, tuple(entry.get("annotations", ())))
 
 
 # ---- features ------------------------------------------------------------------------------------
@@ -169,10 +171,7 @@ def read_features(path: Path, width: int, length: int | None, rescale: bool = Fa
     stay as they are. Raises DataError: file, got, expected.
     """
     try:
-        if path.suffix == ".csv":
-            values = _read_csv(path)
-        else:
-            values = np.load(path, allow_pickle=False)
+        values = _read_csv(path) if path.suffix == ".csv" else np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise DataError(f"{path}: cannot read the features: {reason}") from error

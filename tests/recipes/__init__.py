@@ -10,6 +10,7 @@ from __future__ import annotations
 from tests.recipes import (
     attention_cluster,
     attention_lstm,
+    bmn,
     ctcn,
     ets,
     nextvlad,
@@ -30,6 +31,7 @@ TINY = {
     "AttentionLSTM": attention_lstm.tiny,
     "NEXTVLAD": nextvlad.tiny,
     "CTCN": ctcn.tiny,
+    "BMN": bmn.tiny,
     "ETS": ets.tiny,
     "TALL": tall.tiny,
     "VideoTag": videotag.tiny,

@@ -77,4 +77,4 @@ class Solver(Config):
     def build(self, parameters: list[Tensor]):
         schedule = optimizer.step_decay(self.learning_rate, self.learning_rate_decay, [self.lr_decay_iter])
         trained = [parameter for parameter in parameters if not parameter.stop_gradient]
-        return optimizer.adam(schedule, trained, self.l2_weight_decay)
+        return optimizer.adam(schedule, trained, self.l2_weight_decay, plain_epsilon=True)

@@ -54,17 +54,17 @@ def score(config: str, num_train: int) -> dict[str, float]:
     train = build.reader(spec, sections, "TEST", config)
     chosen = [train[i] for i in range(min(num_train, len(train)))]
     tried = {
-        (form, window, channel): _score(chosen, form, window, channel, snms)["AUC"]
+        (form, window, channel): of_channel(chosen, form, window, channel, snms)["AUC"]
         for form in FORMS
         for window in WINDOWS
         for channel in range(chosen[0]["feat"].shape[0])
     }
     form, window, channel = best = max(tried, key=tried.get)
     print(f"channel {channel} {form}, averaged over {window}: AUC {tried[best]:.2f} in training")
-    return _score([test[i] for i in range(len(test))], form, window, channel, snms)
+    return of_channel([test[i] for i in range(len(test))], form, window, channel, snms)
 
 
-def _score(
+def of_channel(
     samples: list[dict[str, Any]], form: str, window: int, channel: int, snms: Any
 ) -> dict[str, float]:
     truth, found = {}, {}

@@ -15,9 +15,10 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
-from paddle.nn.initializer import Constant, Normal, Uniform
+from paddle.nn.initializer import Constant, Normal
 
 from models.common import proposals
+from models.common.layers import TemporalConv
 from utils import optimizer
 from utils.config import Config, key
 
@@ -55,26 +56,6 @@ def sample_mask(
             np.add.at(weight, tuple(index[inside] for index in where), part[inside])
         mask[:, :, d, : tscale - d] = weight / num_sample_perbin
     return mask
-
-
-class TemporalConv(nn.Layer):
-    """A convolution over time ``(B, c_in, T)`` to ``(B, c_out, T)``; its kernel is stored as 2-D, (1, k)."""
-
-    def __init__(self, c_in: int, c_out: int, kernel: int, name: str, groups: int = 1) -> None:
-        super().__init__()
-        bound = (c_in * kernel) ** -0.5  # of all inputs, also where groups see a part of them
-        self.conv = nn.Conv2D(
-            c_in,
-            c_out,
-            (1, kernel),
-            padding=(0, kernel // 2),
-            groups=groups,
-            weight_attr=ParamAttr(name=f"{name}.w_0", initializer=Uniform(-bound, bound)),
-            bias_attr=ParamAttr(name=f"{name}.b_0", initializer=Uniform(-bound, bound)),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x.unsqueeze(2)).squeeze(2)
 
 
 def map_conv(c_in: int, c_out: int, kernel: int, name: str) -> nn.Conv2D:

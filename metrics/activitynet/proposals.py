@@ -236,11 +236,11 @@ class ProposalEvaluation(Proposals):
         return table, scores
 
 
-def boundaries(probability: np.ndarray) -> np.ndarray:
-    """``(T,)`` bool: where a probability is higher than both neighbours, or than half of the highest."""
+def boundaries(probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """``(T,)`` bool: where a probability is higher than both neighbours, or than a part of the highest."""
     padded = np.concatenate([[0.0], probability, [0.0]])
     peak = (probability > padded[:-2]) & (probability > padded[2:])
-    return peak | (probability > 0.5 * probability.max())
+    return peak | (probability > threshold * probability.max())
 
 
 def draw_proposals(

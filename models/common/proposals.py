@@ -58,11 +58,13 @@ def balanced_entropy(
 _LEAST = 1e-3  # no count that is not 0 is as small, however many ranks share it
 
 
-def iou_tiers(iou: Tensor, counted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def iou_tiers(
+    iou: Tensor, counted: Tensor, above: float = HIGH_IOU, below: float = LOW_IOU
+) -> tuple[Tensor, Tensor, Tensor]:
     """High, middle and low entries of ``iou``, each 0 or 1; the low ones among ``counted``."""
-    high = (iou > HIGH_IOU).astype("float32")
-    middle = ((iou > LOW_IOU) & (iou <= HIGH_IOU)).astype("float32")
-    low = ((iou >= 0.0) & (iou <= LOW_IOU)).astype("float32")
+    high = (iou > above).astype("float32")
+    middle = ((iou > below) & (iou <= above)).astype("float32")
+    low = ((iou >= 0.0) & (iou <= below)).astype("float32")
     return high, middle, low * counted
 
 

@@ -33,6 +33,7 @@ class Video:
     segments: np.ndarray
     where: str
     annotations: tuple[dict[str, Any], ...] = ()
+    subset: str = ""  # training, validation or testing; empty where it is not known
 
     @property
     def fractions(self) -> np.ndarray:
@@ -157,7 +158,8 @@ def _video(name: str, entry: Any, file: str) -> Video:
         raise DataError(f'{file}: {name}: expected annotations [{{"segment": [start, end]}}]') from error
     if not np.isfinite(segments).all():
         raise DataError(f"{file}: {name}: a segment that is not finite")
-    return Video(name, float(duration), segments, file, tuple(entry.get("annotations", ())))
+    subset = entry.get("subset", "")
+    return Video(name, float(duration), segments, file, tuple(entry.get("annotations", ())), str(subset))
 
 
 # ---- features ------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """BSN, stage 2 of 2: proposal evaluation (Lin et al., https://arxiv.org/abs/1806.02964).
 
 What the curves of stage 1 look like in a proposal, and around its start and its end, says how well it
-overlaps an action. The paper has a hidden layer. In 2019 the second layer took the input of the first, not its
-output: so what published weights know is one layer, and the other, ``fc_0``, is only stored (``UNUSED``).
+overlaps an action. The paper has a hidden layer. In 2019 the second layer took the input of the first, not
+its output: so what published weights know is one layer, and the other, ``fc_0``, is only stored (``UNUSED``).
 Shapes: B videos, K proposals of each (``top_K``), F features of a proposal, H units of the unused layer.
 """
 

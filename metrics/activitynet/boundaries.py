@@ -1,4 +1,4 @@
-"""Where actions start, end and last: the curves of BSN's stage 1, proposals of them, and the files of 2019."""
+"""Where actions start, end and last: BSN's stage 1, its proposals, and the files of 2019."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ class Boundaries:
         for i, video in enumerate(batch["video"]):
             seconds = batch["duration_second"][i]
             segments = [one["segment"] for one in batch["annotations"][i]]
-            actions = np.clip(np.reshape(segments, (-1, 2)) / seconds, 0.0, 1.0) if segments else np.zeros((0, 2))
+            actions = (
+                np.clip(np.reshape(segments, (-1, 2)) / seconds, 0.0, 1.0) if segments else np.zeros((0, 2))
+            )
             records.append(
                 {
                     "video": video,

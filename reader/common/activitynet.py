@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from reader.common import filelist
-from utils import features, temporal
+from utils import features, files, temporal
 from utils.errors import DataError
 
 FEATURE_SUFFIXES = (".npy", ".csv")
@@ -33,6 +33,7 @@ class Video:
     segments: np.ndarray
     where: str
     annotations: tuple[dict[str, Any], ...] = ()
+    subset: str = ""  # training, validation or testing; empty where it is not known
 
     @property
     def fractions(self) -> np.ndarray:
@@ -94,6 +95,15 @@ def of_files(paths: list[Path], annotations: str = "") -> list[Video]:
     return videos
 
 
+def write_durations(folder: Path, seconds: Mapping[str, float]) -> None:
+    """Add videos to the ``videos.json`` of a folder of features; the same form as an ``INFER.filelist``."""
+    path = folder / DURATIONS
+    known = _read_json(str(path)) if path.is_file() else {}
+    known |= {name: {"duration_second": s, "annotations": []} for name, s in seconds.items()}
+    if known:
+        files.write_json(path, known)
+
+
 def _stem(text: str) -> str:
     path = Path(text)
     return path.stem if path.suffix in FEATURE_SUFFIXES else path.name
@@ -148,7 +158,8 @@ def _video(name: str, entry: Any, file: str) -> Video:
         raise DataError(f'{file}: {name}: expected annotations [{{"segment": [start, end]}}]') from error
     if not np.isfinite(segments).all():
         raise DataError(f"{file}: {name}: a segment that is not finite")
-    return Video(name, float(duration), segments, file, tuple(entry.get("annotations", ())))
+    subset = entry.get("subset", "")
+    return Video(name, float(duration), segments, file, tuple(entry.get("annotations", ())), str(subset))
 
 
 # ---- features ------------------------------------------------------------------------------------

@@ -87,7 +87,9 @@ def _compare_files(case: Case, ours: Path, recorded: Path, limit: float) -> None
         tables = [_table(_proposals_beside(file)) for file in (ours, recorded)]
         orders = [_in_order(head, rows) for head, *rows in tables]
         known = _without_cut_ties(tables[1][0], np.array(tables[1][1:], np.float64)[orders[1]])
-        mine, expected = (np.load(file)[order][known] for file, order in zip((ours, recorded), orders, strict=True))
+        mine, expected = (
+            np.load(file)[order][known] for file, order in zip((ours, recorded), orders, strict=True)
+        )
         assert_close(mine, expected, limit, str(ours))
     else:
         found, expected = (json.loads(file.read_text(encoding="utf-8")) for file in (ours, recorded))

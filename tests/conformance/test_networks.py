@@ -101,10 +101,7 @@ def _fetches(case: Case, described: dict, losses: dict, outputs: dict, batch: di
     fetched = {
         fetch["var"].removeprefix("train_").removeprefix("test_") for fetch in _recorded_fetches(described)
     }
-    if SAMPLE_ID in fetched:
-        targets = [name for name in batch if name in fetched]
-    else:
-        targets = spec.targets
+    targets = [name for name in batch if name in fetched] if SAMPLE_ID in fetched else spec.targets
     everything += [batch[name] for name in targets if name in batch]
     # Where 2019 fetched less, it was the losses alone in training, all but them elsewhere.
     return everything[:wanted] if described["mode"] in ("train", "valid") else everything[-wanted:]

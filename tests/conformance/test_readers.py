@@ -259,7 +259,8 @@ def _compare(case: Case, sample: dict, recorded: list[dict], arrays: Any, mode: 
         fields += ("video_index",)
     else:
         sample_id = "video_id" if "video_id" in sample else "fileid"
-        fields += case.spec.targets if mode != "INFER" else (sample_id,)
+        beside = ("props_info",) if "props_info" in sample and mode != "VALID" else ()
+        fields += (case.spec.targets + beside) if mode != "INFER" else (*beside, sample_id)
         fields += ("fileid",) * (mode != "INFER" and len(recorded) > len(fields))  # the localisers, in test
     video = sample["video"]
     for name, field in zip(fields, recorded, strict=True):

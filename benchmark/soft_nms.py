@@ -1,8 +1,8 @@
 """Soft-NMS and average recall at the size of ActivityNet: ``python -m benchmark.soft_nms``.
 
 - Soft-NMS of ``--proposals`` proposals a video, all overlaps of a pick at once, against plain loops, one
-  overlap at a time. The picks and scores of both are compared: same numbers, or it stops. The time of ``--videos``
-  videos is scaled up from ``--measured``.
+  overlap at a time. The picks and scores of both are compared: same numbers, or it stops. The time of
+  ``--videos`` videos is scaled up from ``--measured``.
 - AR@AN and AUC of ``--videos`` videos with 100 proposals each.
 """
 

@@ -11,6 +11,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
+import eval as eval_script
 import predict
 import train
 import tsn_extractor
@@ -291,7 +292,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
 def test_lists_of_videos_to_predict(tmp_path, caplog):
     reader = reader_of(tmp_path, "INFER")  # 2019's JSON
     assert [reader.describe(i) for i in range(len(reader))] == [f"v_{i:02d}" for i in range(8, 15)]
-    assert set(reader[0]) == {"feat", "fileid", "video", "duration_second", "annotations"}
+    assert not set(SPEC.targets) & set(reader[0]) and len(reader[0]["annotations"]) == 2
     plain = tmp_path / "plain.list"
     plain.write_text("v_12\n\nfeatures/v_09.npy\n", encoding="utf-8")
     reader = reader_of(tmp_path, "INFER", filelist=str(plain))
@@ -332,6 +333,24 @@ def prediction(trained: Path, out: Path, *flags: str) -> list[dict]:
     argv = [f"--config={trained / 'tiny.yaml'}", f"--weights={trained / 'BMN'}", "--use_gpu=False"]
     assert predict.main([*argv, f"--save_dir={out}", *flags]) == 0
     return json.loads((out / "BMN_infer_result.json").read_text(encoding="utf-8"))["results"]
+
+
+def test_proposals_do_not_depend_on_the_batch(trained, tmp_path):
+    """2019 could evaluate a batch of one only."""
+    found = []
+    for size in (1, 3):
+        out = tmp_path / str(size)
+        argv = [f"--config={trained / 'tiny.yaml'}", f"--weights={trained / 'BMN'}", "--use_gpu=False"]
+        assert eval_script.main([*argv, f"--save_dir={out}", f"--batch_size={size}"]) == 0
+        report = json.loads((out / "BMN_eval_result.json").read_text(encoding="utf-8"))
+        results = json.loads((out / "bmn_results_validation.json").read_text(encoding="utf-8"))["results"]
+        found.append((report["num_samples"], report["result"], results))
+    (number, scores, first), (same, of_batches, second) = found
+    assert number == same == 7 and list(first) == list(second)
+    for name in ("AUC", "AR@1", "AR@5", "AR@10", "AR@100"):
+        assert scores[name] == pytest.approx(of_batches[name])
+    for video, rows in first.items():
+        assert np.allclose([p["score"] for p in rows], [p["score"] for p in second[video]], rtol=1e-4)
 
 
 def test_a_features_file_of_unknown_duration_gets_proposals_in_fractions(trained, tmp_path):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from reader.common import filelist
-from utils import features, temporal
+from utils import features, files, temporal
 from utils.errors import DataError
 
 FEATURE_SUFFIXES = (".npy", ".csv")
@@ -93,6 +93,15 @@ def of_files(paths: list[Path], annotations: str = "") -> list[Video]:
         known = beside if _find(path.stem, beside) else _known(annotations)
         videos.append(_named(path.stem, known, str(path)))
     return videos
+
+
+def write_durations(folder: Path, seconds: Mapping[str, float]) -> None:
+    """Add videos to the ``videos.json`` of a folder of features; the same form as an ``INFER.filelist``."""
+    path = folder / DURATIONS
+    known = _read_json(str(path)) if path.is_file() else {}
+    known |= {name: {"duration_second": s, "annotations": []} for name, s in seconds.items()}
+    if known:
+        files.write_json(path, known)
 
 
 def _stem(text: str) -> str:

@@ -21,8 +21,8 @@ import train
 from models import ZOO
 from tests.conftest import ROOT
 from tests.recipes import TINY
-from utils import build, checkpoint, engine, program, ranks, safe_pickle
-from utils.config import load_yaml
+from utils import build, checkpoint, engine, loader, program, ranks, safe_pickle
+from utils.config import RunConfig, load_yaml, resolve
 from utils.errors import Interrupted
 
 NAMES = [spec.name for spec in ZOO]
@@ -72,6 +72,22 @@ def assert_same(a: Path, b: Path, tolerance: float = 0.0) -> None:
                 # Not value by value: where a gradient is rounding, Adam makes full steps of it.
                 difference, norm = np.linalg.norm(value - other), np.linalg.norm(value)
                 assert difference <= tolerance * max(norm, 1e-2), name
+
+
+def assert_equal_but_for_rounding(a: object, b: object, tolerance: float, where: str) -> None:
+    """The same JSON value: text, counts and order alike, each number to ``tolerance`` of its size or of 1."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        assert list(a) == list(b), where
+        for name, value in a.items():
+            assert_equal_but_for_rounding(value, b[name], tolerance, f"{where}.{name}")
+    elif isinstance(a, list) and isinstance(b, list):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal_but_for_rounding(x, y, tolerance, f"{where}[{i}]")
+    elif isinstance(a, float) and isinstance(b, float):
+        assert abs(a - b) <= tolerance * max(1.0, abs(a)), f"{where}: {a} and {b}"
+    else:
+        assert a == b, where
 
 
 def test_every_model_has_a_small_recipe():
@@ -145,6 +161,42 @@ def test_the_inference_program_gives_what_eager_gives(spec, trained, tmp_path):
         assert program.difference(got[name], value) <= 1e-4, name
 
 
+@each_model
+def test_results_of_more_ranks_than_samples_are_put_together(spec, trained, tmp_path):
+    """Some ranks have one sample, some none; what they found is as if one had seen the list."""
+    recipe, folder = trained(spec.name)
+    sections, file = load_yaml(recipe), str(recipe)
+    size = resolve(RunConfig, sections, "TEST", file).batch_size
+    network = build.network(spec, sections, "TEST", file)
+    checkpoint.load_weights(network, str(folder / spec.name))
+    called, row = build.predicting(network, spec)
+    infer, loss = program.eager(called, row, row.evaluated), program.loss_function(network)
+    reader = build.reader(spec, sections, "TEST", file)
+
+    def scored(rank: int, world: int):
+        metric = build.metric(spec, sections, "TEST", file)
+        for fields, _ in loader.Loader(reader, loader.evaluation_batches(reader, size, rank, world)):
+            batch = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in fields.items()}
+            outputs = infer({name: batch[name] for name in row.inputs})
+            has_loss = row.losses and all(name in batch for name in row.targets)
+            metric.update({**outputs, **(loss(outputs, batch) if has_loss else {})}, batch)
+        return metric
+
+    def written(metric, folder: Path) -> dict[str, object]:
+        files = metric.write_results(str(folder)) if hasattr(metric, "write_results") else []
+        return {path.name: json.loads(path.read_text(encoding="utf-8")) for path in files}
+
+    alone, together = scored(0, 1), build.metric(spec, sections, "TEST", file)
+    world = len(reader) + 2
+    together.merge([scored(rank, world).state() for rank in range(world)])
+    assert alone.result()
+    assert_equal_but_for_rounding(alone.result(), together.result(), 1e-5, "result")
+    if hasattr(alone, "per_video"):
+        assert alone.per_video([]) == together.per_video([])
+    files = [written(alone, tmp_path / "alone"), written(together, tmp_path / "together")]
+    assert_equal_but_for_rounding(*files, 1e-5, "files")
+
+
 @pytest.fixture(scope="module")
 def on_one_and_two(tmp_path_factory) -> Path:
     """``one/<model>`` and ``two/<model>``: what 1 and 2 processes trained, evaluated and predicted."""
@@ -159,22 +211,6 @@ def on_one_and_two(tmp_path_factory) -> Path:
     assert alone.returncode == 0, alone.stderr[-3000:]
     assert ranks.start(2, False, worker, folder / "log") == 0, os.listdir(folder / "log")
     return folder
-
-
-def assert_equal_but_for_rounding(a: object, b: object, tolerance: float, where: str) -> None:
-    """The same JSON value: text, counts and order alike, each number to ``tolerance`` of its size or of 1."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        assert list(a) == list(b), where
-        for name, value in a.items():
-            assert_equal_but_for_rounding(value, b[name], tolerance, f"{where}.{name}")
-    elif isinstance(a, list) and isinstance(b, list):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_equal_but_for_rounding(x, y, tolerance, f"{where}[{i}]")
-    elif isinstance(a, float) and isinstance(b, float):
-        assert abs(a - b) <= tolerance * max(1.0, abs(a)), f"{where}: {a} and {b}"
-    else:
-        assert a == b, where
 
 
 TIMES = {"time", "batch_cost", "reader_cost", "ips", "eta"}

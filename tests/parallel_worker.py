@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import zlib  # noqa: F401  before Paddle 2.6, see utils/__init__.py
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import paddle.nn.functional as F
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import paddle.nn.functional as F
 
 import eval as eval_script
 import predict

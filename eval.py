@@ -25,6 +25,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
     device.connect()
     log.setup(device.rank())
     log.show_config(logger, "Test", sections)
+    logger.info(f"{spec.name} on {on}, {device.world_size()} process(es)")
 
     network = build.network(spec, sections, "TEST", args.config)
     config = build.network_config(spec, sections, "TEST", args.config)

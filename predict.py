@@ -26,6 +26,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
     device.connect()
     log.setup(device.rank())
     log.show_config(logger, "Infer", sections)
+    logger.info(f"{spec.name} on {on}, {device.world_size()} process(es)")
 
     reader = build.reader(spec, sections, "INFER", args.config)
     network = build.network(spec, sections, "INFER", args.config)

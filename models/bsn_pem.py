@@ -44,19 +44,20 @@ class BsnPem(nn.Layer):
         return {"pred_iou": F.sigmoid(SCALE * self.overlap(rows))}  # (B * K, 1)
 
     def loss(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Half the mean square of the difference to ``gt_iou`` ``(B, K, 1)``.
+        """Half the mean square of the difference to ``gt_iou``, ``(B, K)`` or ``(B, K, 1)``.
 
         Proposals of high IoU all count; of the middle ones about as many are drawn, of the low ones twice as
         many. A batch without a high one has nothing to weigh them against: its loss is 0 (2019: NaN).
         """
-        iou = batch["gt_iou"].reshape([-1, 1])  # (B * K, 1)
+        predicted = outputs["pred_iou"]
+        iou = batch["gt_iou"].flatten(1)  # (B, K)
         high, middle, low = proposals.iou_tiers(iou, paddle.ones_like(iou), HIGH_IOU, LOW_IOU)
         num_high = proposals.total(high.sum(), self.training)
         weights = high
         for tier, wanted in ((middle, num_high), (low, LOW_PER_HIGH * num_high)):
-            uniform = proposals.draws(list(iou.shape), self.training)
+            uniform = proposals.draws_of_samples(list(iou.shape), self.training)
             weights = weights + proposals.sampled(tier, uniform, wanted, self.training)
-        return {"loss": proposals.weighted_square(outputs["pred_iou"] - iou, weights, self.training)}
+        return {"loss": proposals.weighted_square(predicted.reshape(iou.shape) - iou, weights, self.training)}
 
     def adapt_pretrained(self, state: dict) -> dict:
         """Weights of another training; features of another number keep their layer."""

@@ -2,7 +2,8 @@
 
 Features of stage 1: ``<feat_path>/<video>.npy`` ``(tscale, feat_dim)``, or a ``.csv`` of such rows. Those of
 stage 2 are what stage 1 wrote: ``<prop_path>/<video>.csv``, a proposal a line, and
-``<feat_path>/<video>.npy``, a row of features for each. Annotations and lists: see ``reader.common.activitynet``.
+``<feat_path>/<video>.npy``, a row of features for each. Annotations and lists: see
+``reader.common.activitynet``.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class BsnTemReader(SnippetFeatures):
 class BsnPemReader(AnnotatedVideos):
     """Samples: see ``AnnotatedVideos``; and ``feat`` (K, F) float32, the features of the video's first K
     proposals. Outside INFER ``gt_iou`` (K,) float32, the IoU of each with the action it overlaps most, 0 in a
-    video without actions. Outside TRAIN ``props_info`` (K, 4) float32, start and end as fractions of the video
-    and the probabilities of both.
+    video without actions. Outside TRAIN ``props_info`` (K, 4) float32, start and end as fractions of the
+    video and the probabilities of both.
 
     ``--video_path`` names proposals; their features are looked for in ``INFER.feat_path``.
     """

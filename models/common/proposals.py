@@ -36,6 +36,13 @@ def draws(shape: list[int], training: bool) -> Tensor:
     return values
 
 
+def draws_of_samples(shape: list[int], training: bool) -> Tensor:
+    """As ``draws``, for this rank's samples, the first axis: each has what it would have in one process."""
+    ranks = device.world_size() if training and dist.is_initialized() else 1
+    everything = draws([ranks * shape[0], *shape[1:]], training)
+    return everything[device.rank() :: ranks] if ranks > 1 else everything  # as the loader shares a batch
+
+
 def balanced_entropy(
     probability: Tensor, positive: Tensor, counted: Tensor, training: bool, added: float = 0.0
 ) -> Tensor:
@@ -47,7 +54,8 @@ def balanced_entropy(
     """
     num_positive = total((positive * counted).sum(), training)
     num_entries = total(counted.sum(), training)
-    num_negative = num_entries - num_positive + added
+    share = device.world_size() if training and dist.is_initialized() else 1  # all sums are a mean rank's
+    num_negative = num_entries - num_positive + added / share
     of_positive = 0.5 * num_entries / paddle.clip(num_positive, min=_LEAST)
     of_negative = 0.5 * num_entries / paddle.clip(num_negative, min=_LEAST)
     entropy = of_positive * paddle.log(probability + EPSILON) * positive

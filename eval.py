@@ -33,7 +33,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
     reader = build.reader(spec, sections, "TEST", args.config)
     metric = build.metric(spec, sections, "TEST", args.config)
     world = device.world_size()
-    batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
+    batches = loader.evaluation_batches(reader, run.batch_size, device.rank(), world)
     workers = loader.num_workers(args.num_workers, run.num_readers, world)
     called, row = build.predicting(network, spec)
     infer = program.inference(called, row, on != "cpu", args.to_static)
@@ -68,6 +68,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
             for path in metric.write_results(args.given_save_dir):
                 logger.info(f"wrote {path}")
         logger.info(f"{num_samples} samples, {len(unscored)} without a score; result in {file}")
+    device.wait_for_all()  # a launcher kills rank 0, which writes, as soon as another fails
     return 1 if unscored else 0
 
 

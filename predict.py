@@ -35,7 +35,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
     metric = build.metric(spec, sections, "INFER", args.config)
     draw = visualize.Pictures(args.save_dir, metric) if args.visualize else None
     world = device.world_size()
-    batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
+    batches = loader.evaluation_batches(reader, run.batch_size, device.rank(), world)
     workers = loader.num_workers(args.num_workers, run.num_readers, world)
     called, row = build.predicting(network, spec)
     infer = program.inference(called, row, on != "cpu", args.to_static)
@@ -56,6 +56,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
             for written in metric.write_results(args.given_save_dir, records):
                 logger.info(f"wrote {written}")
         logger.info(f"[INFER] infer finished. {len(records)} samples, {len(failed)} failed; result in {file}")
+    device.wait_for_all()  # a launcher kills rank 0, which writes, as soon as another fails
     return 1 if failed else 0
 
 

@@ -45,17 +45,20 @@ def main(argv: list[str], zoo=ZOO, script: str = __file__, **defaults) -> int:
     device.connect()
     log.setup(device.rank())
     log.show_config(logger, "Train", sections)
-    logger.info(f"{spec.name} on {on}, batch {run.batch_size} over {device.world_size()} process(es)")
+    logger.info(f"{spec.name} on {on}, {device.world_size()} process(es)")
     with optimizer.fresh_names():
         return train(args, spec, sections, run)
 
 
 def train(args, spec, sections, run: RunConfig) -> int:
-    save_dir, file = Path(args.save_dir), args.config
+    save_dir, file, world = Path(args.save_dir), args.config, device.world_size()
     resume = checkpoint.find_resume(args.resume, args.save_dir, spec.name) if args.resume else None
     seed = snapshot.run_seed(run, resume)
     reader = build.reader(spec, sections, "TRAIN", file, seed)
-    loader.check_batch(run.batch_size, len(reader), device.world_size())
+    loader.check_batch(run.batch_size, len(reader), world)
+    logger.info(f"batch {run.batch_size} = {world} process(es) x {run.batch_size // world} sample(s)")
+    if "num_gpus" in run.model_fields_set and run.num_gpus != world and device.rank() == 0:
+        logger.warning(f"{file}: TRAIN.num_gpus is {run.num_gpus}, but {world} process(es) run, which counts")
     validate = validation(args, spec, sections) if args.valid_interval else None
     network = build.network(spec, sections, "TRAIN", file, seed)
     solver = build.solver(spec, sections, file)
@@ -65,26 +68,38 @@ def train(args, spec, sections, run: RunConfig) -> int:
     failure_limit = max(10, int(run.max_failed_fraction * len(reader)))
     trainer = engine.Trainer(spec, network, called, updates, seed, run.epoch, failure_limit)
     snapshots = snapshot.Snapshots(trainer, save_dir, run.batch_size, sections)
-    if resume:
-        snapshots.resume(resume, solver.counter_begin)
-    else:
+    unscored = bool(resume) and snapshots.resume(resume, solver.counter_begin)
+    if not resume:
         snapshot.start(trainer, args.pretrain, build.network_config(spec, sections, "TRAIN", file))
-    workers = loader.num_workers(args.num_workers, run.num_readers, device.world_size())
+    workers = loader.num_workers(args.num_workers, run.num_readers, world)
     metric = build.metric(spec, sections, "TRAIN", file)
     jsonl = log.JsonLog(save_dir / "log.jsonl" if device.rank() == 0 else None)
     if device.rank() == 0:
+        checkpoint.remove_unfinished(save_dir, spec.name)
         files.write_atomic(save_dir / f"{spec.name}_config.yaml", to_yaml(sections).encode())
     if run.epoch == 0:
         snapshots.save(epoch_finished=False)
     if args.is_profiler:
         return profile_run(args, trainer, reader, metric, run, workers)
 
+    def end_epoch(resumed: bool = False) -> None:
+        if validate and (trainer.epoch + 1) % args.valid_interval == 0:
+            if resumed:  # its files may be in another folder, or not all written
+                snapshots.save(epoch_finished=True)
+            result, failed = validate(network)
+            logger.info(f"[TEST] Finish {log.values_text(result)}; {len(failed)} could not be read")
+            jsonl.write(kind="valid", epoch=trainer.epoch, **result, failed=len(failed))
+            snapshots.scored(result)
+        trainer.epoch, trainer.iteration = trainer.epoch + 1, 0
+
+    if unscored:
+        end_epoch(resumed=True)
     while trainer.epoch < run.epoch:
         rate = trainer.optimizer.get_lr()
         logger.info(f"------- epoch {trainer.epoch}, learning rate {rate:g}, step {trainer.step} -------")
         reader.set_epoch(trainer.epoch)
         order = loader.epoch_order(reader, seed, trainer.epoch)
-        share = (device.rank(), device.world_size(), trainer.iteration)
+        share = (device.rank(), world, trainer.iteration)
         batches = loader.Loader(reader, loader.training_batches(order, run.batch_size, *share), workers)
         with engine.stop_signals() as stopped:
 
@@ -95,12 +110,7 @@ def train(args, spec, sections, run: RunConfig) -> int:
             engine.train_epoch(trainer, batches, metric, run.batch_size, args.log_interval, jsonl, after_step)
             snapshots.save(epoch_finished=True)
             snapshots.stop_or_save(stopped(), due=False)
-        if validate and (trainer.epoch + 1) % args.valid_interval == 0:
-            result, failed = validate(network)
-            logger.info(f"[TEST] Finish {log.values_text(result)}; {len(failed)} could not be read")
-            jsonl.write(kind="valid", epoch=trainer.epoch, **result, failed=len(failed))
-            snapshots.scored(result)
-        trainer.epoch, trainer.iteration = trainer.epoch + 1, 0
+        end_epoch()
     return 0
 
 
@@ -125,7 +135,7 @@ def validation(args, spec, sections):
     reader = build.reader(spec, sections, "VALID", args.config)
     metric = build.metric(spec, sections, "VALID", args.config)
     world = device.world_size()
-    batches = loader.evaluation_batches(len(reader), run.batch_size, device.rank(), world)
+    batches = loader.evaluation_batches(reader, run.batch_size, device.rank(), world)
     workers = loader.num_workers(args.num_workers, run.num_readers, world)
 
     def validate(network):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from metrics.labels import class_names
+from metrics.labels import class_names, ranking
 from utils import visualize
 from utils.config import Config, key
 
@@ -46,7 +46,8 @@ class YouTube8M:
         self.positives = np.zeros(self.config.num_classes, np.int64)  # labels by class
         # A batch's best classes: probability, class and whether it is a label, (N, topk) each.
         self.best: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self.latest_gap = 0.0
+        # The latest batch, as ``average_precision`` takes it; after ``merge`` that of every rank.
+        self.latest: list[tuple[np.ndarray, np.ndarray, int]] = []
 
     def update(self, outputs: dict[str, np.ndarray], batch: dict[str, Any]) -> None:
         label = np.asarray(batch["label"]) > 0  # (N, K)
@@ -64,13 +65,15 @@ class YouTube8M:
         top = self.config.topk
         self.best.append((probability[:, :top], ranked[:, :top].astype(np.int32), hit[:, :top]))
         few = slice(GAP_OF_BATCH)
-        self.latest_gap = average_precision(probability[:, few], hit[:, few], int(num_labels.sum()))
+        self.latest = [(probability[:, few], hit[:, few], int(num_labels.sum()))]
 
     def running(self) -> dict[str, float]:
-        """Means so far, and GAP@20 of the latest batch (after ``merge``: of everything)."""
+        """Means so far, and GAP@20 of the latest batch (after ``merge``: of those of all ranks)."""
         if not self.num_samples:
             return {}
-        return {**self._means(), "gap": self.latest_gap}
+        probability, hit, counts = zip(*self.latest, strict=True)
+        pooled = [np.concatenate([rows.reshape(-1) for rows in parts]) for parts in (probability, hit)]
+        return {**self._means(), "gap": average_precision(*pooled, sum(counts))}
 
     def result(self) -> dict[str, float]:
         """Over everything seen; empty before the first."""
@@ -112,7 +115,7 @@ class YouTube8M:
 
     def state(self) -> tuple:
         """What ``merge`` puts together; plain values and arrays, so that ranks can exchange it."""
-        return dict(self.sums), self.num_samples, self.positives, self.best, self.latest_gap
+        return dict(self.sums), self.num_samples, self.positives, self.best, self.latest
 
     def merge(self, states: list[tuple]) -> None:
         """Become the union of ``states``, one a rank."""
@@ -120,12 +123,7 @@ class YouTube8M:
         self.num_samples = sum(state[1] for state in states)
         self.positives = sum(state[2] for state in states)
         self.best = [part for state in states for part in state[3]]
-        if len(states) > 1 and self.num_samples:
-            probability, _, hit = self._everything()
-            few = slice(GAP_OF_BATCH)
-            self.latest_gap = average_precision(probability[:, few], hit[:, few], int(self.positives.sum()))
-        elif states:
-            self.latest_gap = states[0][4]
+        self.latest = [part for state in states for part in state[4]]
 
     def decode(self, outputs: dict[str, np.ndarray], batch: dict[str, Any]) -> list[dict[str, Any]]:
         """One record a video: ``{"video", "topk": [{"class_id", "class_name", "probability"}]}``."""
@@ -143,12 +141,7 @@ class YouTube8M:
 
     def describe(self, record: dict[str, Any]) -> str:
         """A record as the lines that predict prints."""
-        lines = [f"video_id {record['video']} , topk({len(record['topk'])}) preds:"]
-        lines += [
-            f"\t    class: {entry['class_name']},  probability:  {entry['probability']}"
-            for entry in record["topk"]
-        ]
-        return "\n".join(lines)
+        return ranking(record)
 
     def draw(self, figure: Any, record: dict[str, Any], sample: dict[str, Any]) -> None:
         """A record on an empty matplotlib Figure: bars alone, features are no picture."""

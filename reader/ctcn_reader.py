@@ -166,21 +166,26 @@ class CTCNReader(Dataset):
             path = base / f"{video.name}.npy"
         if not path.is_file():
             raise DataError(f"{path}: no such features ({video.where}; .npy is read, too)")
-        try:
-            if path.suffix == ".npy":
-                values = np.load(path, allow_pickle=False)
-            else:
-                record = safe_pickle.load(path, encoding="bytes")
-                if isinstance(record, dict):
-                    record = record.get(b"scores", record.get("scores"))
-                values = np.asarray(record, np.float32)
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{path}: cannot read the features: {error}") from error
-        if values.ndim != 2 or not len(values) or values.dtype.kind not in "fiu":
-            raise DataError(f"{path}: expected features (T, W) of numbers, got {values.dtype} {values.shape}")
-        if not np.isfinite(values).all():
-            raise DataError(f"{path}: features that are not finite")
-        return values.astype(np.float32)
+        return read_features(path)
+
+
+def read_features(path: Path) -> np.ndarray:
+    """``(T, W)`` float32 of one stream; raises DataError."""
+    try:
+        if path.suffix == ".npy":
+            values = np.load(path, allow_pickle=False)
+        else:
+            record = safe_pickle.load(path, encoding="bytes")
+            if isinstance(record, dict):
+                record = record.get(b"scores", record.get("scores"))
+            values = np.asarray(record, np.float32)
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: cannot read the features: {error}") from error
+    if values.ndim != 2 or not len(values) or values.dtype.kind not in "fiu":
+        raise DataError(f"{path}: expected features (T, W) of numbers, got {values.dtype} {values.shape}")
+    if not np.isfinite(values).all():
+        raise DataError(f"{path}: features that are not finite")
+    return values.astype(np.float32)
 
 
 def read_list(file: str, num_classes: int, names_only: bool = False) -> list[Video]:

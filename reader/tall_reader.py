@@ -73,6 +73,7 @@ class TALLReader(Dataset):
         super().__init__()
         self.config, self.mode, self.seed = config, mode, seed
         self.retrieves = mode in ("TEST", "INFER")
+        self.whole_batches = not self.retrieves  # the pairs of a batch are each other's negatives
         size = config.sent_vec_dim
         if self.retrieves and config.semantic_size is not None:
             size = config.semantic_size

@@ -1,6 +1,7 @@
 """Train, evaluate and predict all recipes of ``<folder>/recipes.json`` as one rank of one or two.
 
-Dropout is off and batch norm keeps its statistics: both depend on which samples a rank has.
+Dropout is off and batch norm keeps its statistics: both depend on which samples a rank has. Evaluation and
+prediction are those of the weights that one process trained.
 ``python tests/parallel_worker.py FOLDER`` writes ``FOLDER/one/<model>`` or ``FOLDER/two/<model>``.
 """
 
@@ -49,7 +50,7 @@ def main(folder: Path) -> None:
         with same_on_any_number_of_processes():
             train.main([*argv, "--pretrain=none", "--fix_random_seed=True", "--log_interval=1"])
         for script in (eval_script, predict):
-            script.main([*argv, f"--weights={out / name / name}"])
+            assert script.main([*argv, f"--weights={folder / 'one' / name / name}"]) == 0
         logging.root.handlers.clear()
 
 

@@ -179,7 +179,7 @@ def test_a_file_that_cannot_be_read_counts_as_one_failure(tmp_path):
     good = shard(tmp_path / "a.pkl", [entry(0), entry(1)])
     samples = reader(tmp_path / "l.list", good, str(tmp_path / "gone.pkl"))
     assert len(samples) == 3
-    (fields, failures), *_ = Loader(samples, evaluation_batches(3, 3))
+    (fields, failures), *_ = Loader(samples, evaluation_batches(range(3), 3))
     assert fields["video"] == ["v0", "v1"]
     assert len(failures) == 1 and "gone.pkl" in failures[0][1]
 

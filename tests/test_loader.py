@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 from paddle.io import Dataset
 
-from utils.errors import DataError
-from utils.loader import Loader, evaluation_batches, num_workers, training_batches, training_order
+from utils.errors import ConfigError, DataError
+from utils.loader import (
+    Loader,
+    check_batch,
+    evaluation_batches,
+    num_workers,
+    training_batches,
+    training_order,
+)
 
 
 class Numbers(Dataset):
@@ -91,11 +98,28 @@ def test_ranks_share_each_training_batch_and_the_tail_is_dropped():
     assert training_batches(list(range(12)), 4, skip=2) == [[8, 9, 10, 11]]
 
 
-@pytest.mark.parametrize(("n", "world"), [(7, 1), (7, 2), (7, 3), (2, 3), (0, 2)])
-def test_every_sample_is_evaluated_exactly_once(n, world):
-    batches = [evaluation_batches(n, 4, rank, world) for rank in range(world)]
-    assert sorted(i for part in batches for batch in part for i in batch) == list(range(n))
-    assert all(len(batch) <= max(1, 4 // world) for part in batches for batch in part)
+@pytest.mark.parametrize(("n", "world"), [(7, 1), (7, 2), (7, 3), (2, 3), (0, 2), (16, 2), (17, 5)])
+def test_every_sample_is_evaluated_exactly_once_in_list_order(n, world):
+    batches = [evaluation_batches(range(n), 4, rank, world) for rank in range(world)]
+    assert [i for part in batches for batch in part for i in batch] == list(range(n))
+    assert all(0 < len(batch) <= max(1, 4 // world) for part in batches for batch in part)
+    counts = [sum(len(batch) for batch in part) for part in batches]
+    assert max(counts) - min(counts) <= 1
+
+    numbers = Numbers(n)
+    numbers.whole_batches = True
+    parts = [evaluation_batches(numbers, 4, rank, world) for rank in range(world)]
+    assert [batch for part in parts for batch in part] == evaluation_batches(numbers, 4)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize(("batch", "world", "nearest"), [(5, 2, "4 or 6"), (1, 2, "2"), (10, 4, "8 or 12")])
+def test_a_batch_that_ranks_cannot_share_offers_the_nearest(batch, world, nearest):
+    check_batch(8, 8, world)
+    with pytest.raises(
+        ConfigError, match=f"batch_size {batch} cannot .* {world} processes; nearest: {nearest}$"
+    ):
+        check_batch(batch, 100, world)
 
 
 def test_workers_default_to_the_recipe_within_the_cores():

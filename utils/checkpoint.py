@@ -56,6 +56,14 @@ def annotate(prefix: Path, about: dict) -> None:
     write_json(f"{prefix}.json", {**about, "sha256": old["sha256"]})
 
 
+def remove_unfinished(folder: Path, name: str) -> None:
+    """Delete what a run that was killed while it wrote a checkpoint of ``name`` left behind."""
+    pattern = re.compile(rf"\.{re.escape(name)}(_epoch\d+|_best)?\.(pdparams|pdopt|json)\.\d+\.tmp")
+    for file in folder.glob(".*.tmp"):
+        if pattern.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

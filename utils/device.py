@@ -86,6 +86,11 @@ def connect() -> None:
         dist.init_parallel_env()
 
 
+def lost_peer(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank is gone: gloo then names its source file."""
+    return world_size() > 1 and "gloo" in str(error)
+
+
 def data_parallel(network: paddle.nn.Layer) -> paddle.nn.Layer:
     """``network``, its gradients averaged over all ranks, if there are others."""
     return paddle.DataParallel(network) if world_size() > 1 else network
@@ -98,6 +103,15 @@ def mean(value: float) -> float:
     tensor = paddle.to_tensor([value], dtype="float64")
     dist.all_reduce(tensor)
     return tensor.item() / world_size()
+
+
+def total(value: int) -> int:
+    """The sum of ``value`` over all ranks."""
+    if world_size() == 1:
+        return value
+    tensor = paddle.to_tensor([value], dtype="int64")
+    dist.all_reduce(tensor)
+    return int(tensor.item())
 
 
 def highest(value: int) -> int:

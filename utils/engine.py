@@ -52,7 +52,8 @@ def train_epoch(
 ) -> None:
     """Train on every batch of ``loader``; ``after_step`` is called between two steps.
 
-    Raises ZooError when the loss is not finite, DataError when no sample of a batch can be read.
+    A batch of which a rank can read nothing is left out by all. Raises ZooError when the loss is not finite,
+    DataError when no rank can read a sample of a batch, or when too many have failed.
     """
     jsonl = jsonl or JsonLog(None)
     trainer.network.train()
@@ -63,7 +64,11 @@ def train_epoch(
     while (item := next(batches, None)) is not None:
         fields, failures = item
         reading += time.perf_counter() - started
-        _note_failures(trainer, fields, failures)
+        if not _note_failures(trainer, fields, failures):
+            trainer.iteration += 1
+            progress.update()
+            started = time.perf_counter()
+            continue
         rate = trainer.optimizer.get_lr()
         outputs, losses = _train_step(trainer, fields)
         now = time.perf_counter()
@@ -112,18 +117,27 @@ def _train_step(trainer: Trainer, fields: dict[str, Any]) -> tuple[dict, dict]:
     return outputs, losses
 
 
-def _note_failures(trainer: Trainer, fields: dict[str, Any], failures: Failures) -> None:
-    for name, reason in failures:
-        if name not in trainer.failed:
+def _note_failures(trainer: Trainer, fields: dict[str, Any], failures: Failures) -> bool:
+    """Name what could not be read on any rank; whether all ranks have samples of this batch."""
+    if not device.total(len(failures)):
+        return True
+    parts = device.gather((bool(fields), failures))
+    for name, reason in (failure for _, part in parts for failure in part):
+        if name not in trainer.failed and device.rank() == 0:
             log.warning("skipped %s", reason)
         trainer.failed[name] = reason
-    if not fields:
-        raise DataError(f"no sample of a batch could be read; the last one: {failures[-1][1]}")
+    without = [str(rank) for rank, (has_samples, _) in enumerate(parts) if not has_samples]
+    if len(without) == len(parts):
+        raise DataError(f"no sample of a batch could be read; the last one: {reason}")
     if len(trainer.failed) > trainer.failure_limit:
         raise DataError(
             f"{len(trainer.failed)} samples could not be read, more than {trainer.failure_limit} "
-            f"(TRAIN.max_failed_fraction); the last one: {failures[-1][1]}"
+            f"(TRAIN.max_failed_fraction); the last one: {reason}"
         )
+    if without and device.rank() == 0:
+        where = f"epoch {trainer.epoch}, iteration {trainer.iteration}"
+        log.warning(f"{where} is left out: rank {', '.join(without)} could read no sample of its share")
+    return not without
 
 
 def _batch_values(metric: Any, outputs: dict, losses: dict, fields: dict[str, Any]) -> dict[str, float]:
@@ -194,6 +208,9 @@ def evaluate(
     progress.close()
     counted = device.gather((scored, failed))
     metric.merge(device.gather(metric.state()))
+    if device.rank() == 0:  # which alone is on the terminal
+        for _, reason in (item for part in counted[1:] for item in part[1]):
+            log.error("cannot read %s", reason)
     scored, failed = sum(part[0] for part in counted), [item for part in counted for item in part[1]]
     if scored + len(failed) < len(loader.reader):
         raise ZooError(f"{len(loader.reader)} samples were to be evaluated, but only {scored} were")

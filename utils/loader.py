@@ -1,7 +1,8 @@
 """Batches from a reader: order, sharding, worker processes, and what happens to samples that fail.
 
 A reader is a map-style data set: ``len(reader)``, ``reader[i]`` -> dict of numpy arrays and strings,
-``reader.describe(i)`` -> the name used in messages, ``reader.set_epoch(n)``. It raises DataError for a
+``reader.describe(i)`` -> the name used in messages, ``reader.set_epoch(n)``; optional: ``collate``,
+``training_order`` and ``whole_batches``, see below. It raises DataError for a
 sample that cannot be read; every other exception is a bug and stops the run with the sample's name.
 """
 
@@ -54,7 +55,8 @@ def training_batches(
 def check_batch(batch_size: int, num_samples: int, world_size: int) -> None:
     """Raise ConfigError for a batch that the ranks cannot share, or that the samples do not fill."""
     if batch_size % world_size:
-        nearest = max(1, round(batch_size / world_size)) * world_size
+        below = batch_size - batch_size % world_size
+        nearest = " or ".join(str(size) for size in (below, below + world_size) if size)
         raise ConfigError(
             f"batch_size {batch_size} cannot be shared by {world_size} processes; nearest: {nearest}"
         )
@@ -66,12 +68,22 @@ def check_batch(batch_size: int, num_samples: int, world_size: int) -> None:
 
 
 def evaluation_batches(
-    num_samples: int, batch_size: int, rank: int = 0, world_size: int = 1
+    reader: Dataset, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[list[int]]:
-    """Every sample exactly once over all ranks, in list order; the last batch may be smaller."""
-    mine = list(range(num_samples))[rank::world_size]
-    size = max(1, batch_size // world_size)
-    return [mine[s : s + size] for s in range(0, len(mine), size)]
+    """Every sample exactly once over all ranks, in list order; the last batch may be smaller.
+
+    Rank r has the r-th part of the list: what the ranks find is in list order one behind the other, and
+    samples of one video are together. Each rank takes its share of ``batch_size`` at a time; where the
+    samples of a batch matter to one another (``reader.whole_batches``), whole batches are shared out.
+    """
+    if getattr(reader, "whole_batches", False):
+        size = batch_size
+        first, last = (-(-len(reader) // size) * r // world_size * size for r in (rank, rank + 1))
+        mine = range(len(reader))[first:last]
+    else:
+        size = max(1, batch_size // world_size)
+        mine = range(len(reader) * rank // world_size, len(reader) * (rank + 1) // world_size)
+    return [list(mine[s : s + size]) for s in range(0, len(mine), size)]
 
 
 def collate(samples: Sequence[Fields]) -> Fields:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from utils.errors import OutputError
 from utils.files import json_safe
 
 
@@ -45,7 +46,7 @@ def values_text(values: dict[str, float]) -> str:
 
 
 class JsonLog:
-    """Appends one JSON object a line to ``path``; each line is written whole."""
+    """Appends one JSON object a line to ``path``, in one write. Raises OutputError."""
 
     def __init__(self, path: str | Path | None) -> None:
         self.path = path
@@ -55,9 +56,12 @@ class JsonLog:
             return
         record = {"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **record}
         line = json.dumps(json_safe(record), ensure_ascii=False, allow_nan=False) + "\n"
-        os.makedirs(os.path.dirname(str(self.path)) or ".", exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(line)
+        try:
+            os.makedirs(os.path.dirname(str(self.path)) or ".", exist_ok=True)
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot write: {error.strerror}") from error
 
 
 def bar(total: int, title: str, rank: int = 0) -> tqdm:

@@ -15,6 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
+from utils.errors import OutputError
+
 GRACE_SECONDS = 10  # a rank whose peer is gone may wait for it for ever
 STOPPED = (130, 143)  # by SIGINT or SIGTERM, after the checkpoint: no failure
 
@@ -24,8 +26,13 @@ def start(num_ranks: int, on_gpu: bool, command: list[str], log_dir: Path) -> in
 
     Rank 0 writes to this terminal, rank N to ``log_dir/rank<N>.log``. As soon as one rank fails the
     others are ended, and stderr says which it was. SIGINT and SIGTERM reach every rank.
+
+    Raises OutputError where ``log_dir`` cannot be made.
     """
-    log_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        log_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{log_dir}: cannot make the folder: {error.strerror}") from error
     environments = _environments(num_ranks, on_gpu)
     with ExitStack() as files:
         processes = []
@@ -48,6 +55,7 @@ def start(num_ranks: int, on_gpu: bool, command: list[str], log_dir: Path) -> in
         finally:
             for process in processes:
                 process.kill()
+                process.wait()
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
@@ -73,19 +81,24 @@ def _watch(processes: list[subprocess.Popen], log_dir: Path) -> int:
         if None not in statuses:
             return max(statuses)
         time.sleep(0.2)
+    cause = min(failed, key=lambda rank: (_is_consequence(statuses[rank]), rank))
+    status = statuses[cause]
     deadline = time.monotonic() + GRACE_SECONDS
     while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
         time.sleep(0.2)
-    # A peer that is gone makes the others fail too: the killed one is the cause.
-    killed = [rank for rank, process in enumerate(processes) if (process.returncode or 0) < 0]
-    rank = (killed or failed)[0]
-    if killed:
-        number = -processes[rank].returncode
-        print(f"error: rank {rank} was killed by {signal.Signals(number).name}", file=sys.stderr)
-        return 128 + number
-    if rank > 0 and processes[0].returncode is None:
-        print(f"error: rank {rank} failed: {_last_line(_log(log_dir, rank))}", file=sys.stderr)
-    return processes[rank].returncode
+    if status < 0:
+        name = signal.Signals(-status).name
+        print(f"error: rank {cause} was killed by {name}; the others are ended", file=sys.stderr)
+        return 128 - status
+    # A user's mistake is the same on all ranks: rank 0 has said it on this terminal.
+    if cause > 0 and not (status == processes[0].returncode == 2):
+        print(f"error: rank {cause} failed: {_last_line(_log(log_dir, cause))}", file=sys.stderr)
+    return status
+
+
+def _is_consequence(status: int) -> bool:
+    """Whether a rank may have ended so because its peer was gone: by an exception, or aborted by gloo."""
+    return status in (1, -signal.SIGABRT)
 
 
 def _log(log_dir: Path, rank: int) -> Path:

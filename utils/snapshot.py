@@ -37,6 +37,7 @@ class Snapshots:
             "model": trainer.spec.name,
             "seed": trainer.seed,
             "batch_size": batch_size,
+            "num_processes": device.world_size(),
             "config": config,
             "versions": {
                 "paddle": paddle.__version__,
@@ -98,18 +99,19 @@ class Snapshots:
         if device.rank() != 0:
             return
         about = self._about(True, metric)
-        for prefix in (self.last.with_name(f"{self.last.name}_epoch{trainer.epoch}"), self.last):
-            checkpoint.annotate(prefix, about)
-        if is_best:
+        if is_best:  # first: an epoch whose scores are noted is not validated again
             best = self.last.with_name(f"{self.last.name}_best")
             checkpoint.save([best], checkpoint.network_state(trainer.network), None, about)
             log.info(f"best {spec.best} so far: {value:.6g}, kept as {best}.pdparams")
+        for prefix in (self.last, self.last.with_name(f"{self.last.name}_epoch{trainer.epoch}")):
+            checkpoint.annotate(prefix, about)  # --resume=auto takes the second
 
-    def resume(self, prefix: str, counter_begin: int) -> None:
+    def resume(self, prefix: str, counter_begin: int) -> bool:
         """Continue from ``prefix``: a checkpoint of ours, or 2019's files (or parameters alone).
 
-        Raises WeightsError for weights that do not fit, ConfigError for another batch size in the
-        middle of an epoch.
+        Returns True at the end of an epoch that was not validated: it is ``trainer.epoch``. Raises
+        WeightsError for weights that do not fit, ConfigError for another batch size in the middle of an
+        epoch.
         """
         trainer, about = self.trainer, checkpoint.read_about(prefix)
         report = checkpoint.load_weights(trainer.network, f"{prefix}.pdparams")
@@ -117,18 +119,27 @@ class Snapshots:
         if about is None or not has_optimizer:
             what = "epoch 0" if has_optimizer else "epoch 0 with a fresh optimizer"
             log.warning(f"{prefix} is a checkpoint without a description or optimizer: starting at {what}")
-            return
-        trainer.epoch, trainer.iteration = about["epoch"], about["iteration"]
-        trainer.step, self.best = about["step"], about["best"]
-        trainer.failed.update(about["failed"])
-        if about["epoch_finished"]:
-            trainer.epoch, trainer.iteration = trainer.epoch + 1, 0
-        elif about["batch_size"] != self.about["batch_size"]:
+            return False
+        if not about["epoch_finished"] and about["batch_size"] != self.about["batch_size"]:
             raise ConfigError(
                 f"{prefix} stands in the middle of an epoch of batch {about['batch_size']}; "
                 f"go on with that batch size, not {self.about['batch_size']}"
             )
-        log.info(f"{report}\nresuming at epoch {trainer.epoch}, iteration {trainer.iteration}")
+        before, now = about.get("num_processes"), self.about["num_processes"]
+        if before not in (None, now) and device.rank() == 0:
+            log.warning(
+                f"{prefix} was trained by {before} process(es) and goes on with {now}: the order of samples "
+                "stays; dropout and batch norm see other shares of each batch"
+            )
+        trainer.epoch, trainer.iteration = about["epoch"], about["iteration"]
+        trainer.step, self.best = about["step"], about["best"]
+        trainer.failed.update(about["failed"])
+        unscored = about["epoch_finished"] and about.get("metric") is None
+        if about["epoch_finished"] and not unscored:
+            trainer.epoch, trainer.iteration = trainer.epoch + 1, 0
+        where = "the end of epoch" if unscored else "epoch"
+        log.info(f"{report}\nresuming at {where} {trainer.epoch}, iteration {trainer.iteration}")
+        return unscored
 
 
 def start(trainer: Trainer, pretrain: str | None, config: Config) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 
 from metrics.activitynet.average_precision import THRESHOLDS, mean_average_precision
 from metrics.activitynet.records import Action
-from metrics.losses import MeanLosses
 from utils import anchors, files, temporal
 from utils.config import Config, key
 from utils.errors import ConfigError, DataError
@@ -21,7 +20,9 @@ LOSSES = ("loss", "loc_loss", "cls_loss")
 
 class Detection:
     """``outputs["loc"]`` (N, A, 2) and ``outputs["probability"]`` (N, A, K), class 0 the background;
-    ``batch["video"]`` the names. Losses are batch means, and their result is the mean over batches.
+    ``batch["video"]`` the names. Losses (``own_loss``, where given, for ``loss``) are sums over a batch,
+    divided by its positive anchors; with ``batch["cls_targets"]`` their result is that of all batches
+    together, whatever their size, else the mean over batches.
 
     With ``batch["actions"]`` (``[class, start, end]`` as fractions of the video) detections are scored:
     ``average_mAP`` over ``THRESHOLDS`` and ``mAP@0.50``, ``mAP@0.75``, ``mAP@0.95``, as ActivityNet does.
@@ -47,7 +48,6 @@ class Detection:
         self.anchors = anchors.anchors(config.img_size, config.num_anchors)
         self.labels = [str(number) for number in range(config.num_classes - 1)]
         self.durations: dict[str, float] | None = None
-        self.mean = MeanLosses(*LOSSES)
         self.reset()
 
     def prepare(self) -> None:
@@ -60,12 +60,18 @@ class Detection:
         self.durations = read_durations(config.video_duration_file)
 
     def reset(self) -> None:
-        self.mean.reset()
+        self.sums, self.weight = dict.fromkeys(LOSSES, 0.0), 0.0
         self.detections: dict[str, list[tuple[int, float, float, float]]] = {}
         self.truth: dict[str, list[list[float]]] = {}
 
     def update(self, outputs: dict[str, np.ndarray], batch: dict[str, Any]) -> None:
-        self.mean.update(outputs)
+        weight = 1.0
+        if "cls_targets" in batch:
+            weight = float((np.asarray(batch["cls_targets"]) > 0).sum())
+        losses = {**outputs, "loss": outputs.get("own_loss", outputs.get("loss", 0.0))}
+        for name in LOSSES:
+            self.sums[name] += weight * float(np.mean(losses.get(name, 0.0)))
+        self.weight += weight
         if "actions" not in batch:
             return
         for i, video in enumerate(batch["video"]):
@@ -76,10 +82,12 @@ class Detection:
 
     def running(self) -> dict[str, float]:
         """The mean losses so far."""
-        return self.mean.result()
+        return {name: total / max(1.0, self.weight) for name, total in self.sums.items()}
 
     def result(self) -> dict[str, float]:
         """Mean losses, and the mAP of what was scored; empty before the first batch."""
+        if not self.weight and not self.truth:
+            return {}
         if not self.truth:
             return self.running()
         truth = [
@@ -106,13 +114,14 @@ class Detection:
 
     def state(self) -> tuple:
         """What ``merge`` adds up; plain values, so that ranks can exchange it."""
-        return self.mean.state(), self.detections, self.truth
+        return dict(self.sums), self.weight, self.detections, self.truth
 
     def merge(self, states: list[tuple]) -> None:
         """Become the sum of ``states``, one a rank."""
-        self.mean.merge([state[0] for state in states])
-        self.detections = {video: rows for state in states for video, rows in state[1].items()}
-        self.truth = {video: rows for state in states for video, rows in state[2].items()}
+        self.sums = {name: sum(state[0][name] for state in states) for name in LOSSES}
+        self.weight = sum(state[1] for state in states)
+        self.detections = {video: rows for state in states for video, rows in state[2].items()}
+        self.truth = {video: rows for state in states for video, rows in state[3].items()}
 
     def decode(self, outputs: dict[str, np.ndarray], batch: dict[str, Any]) -> list[dict[str, Any]]:
         """One record a video: ``{"video", "duration_second", "detections"}``; each of these is ``{"score",

@@ -48,7 +48,12 @@ KEPT = {
             *("small_infer_dscale8", "small_test_b2", "small_valid_b2_random"),
             *("small_train3", "small_train3_random", "lr"),
         ),
+        "CTCN": ("small_infer_b2", "small_valid_b2", "small_train3", "lr"),
         "VIDEOTAG_ATTENTIONLSTM": ("small_infer_b3", "small_train3", "lr"),
+        "ETS": (
+            *("small_infer_b3", "small_infer_b3_beam1", "small_infer_b2_endearly", "small_test_b2"),
+            *("small_valid_b3", "small_train3", "small_train3_clip", "lr"),
+        ),
     },
     "checkpoints": {
         "TSN": (
@@ -66,6 +71,7 @@ KEPT = {
         *("attentioncluster_audio_short", "attentioncluster_test", "nextvlad_infer"),
         "stnet_mp4_test_seg25",
         *("tall_train_ctx2", "tall_infer", "tall_valid"),
+        *("ets_infer", "ets_test"),
         *("vt_attentionlstm_missing_npy", "vt_tsn_frames_valid"),
     ),
     "metrics": (
@@ -75,8 +81,9 @@ KEPT = {
         *("y8m_attentioncluster_test_top20", "y8m_infer", "y8m_nextvlad_valid_top20_ties"),
         *("tall_infer", "tall_test", "tall_valid"),
         "vt_attentionlstm_infer",
+        *("ets_infer", "ets_test", "ets_valid"),
     ),
-    "data": ("kinetics", "nonlocal", "youtube8m", "video_tag", "tall"),
+    "data": ("ets", "kinetics", "nonlocal", "youtube8m", "video_tag", "tall"),
 }
 LEFT_BEHIND = (
     "real_",
@@ -122,6 +129,7 @@ def _networks(source: Path, target: Path) -> None:
         cases = {name: manifest["cases"][name] for name in names}
         _write(target / model / "manifest.json", {**manifest, "cases": cases})
         files = ["parameters.json", *(path.name for path in (source / model).glob("*.npy"))]
+        files += [path.name for path in (source / model).glob("dict_12.txt")]
         for case in cases.values():
             files += [case[key] for key in ("file", "parameters_file") if key in case]
         for file in files:
@@ -156,11 +164,12 @@ def _left_behind(line: str) -> bool:
 def _reader_case(source: Path, target: Path, name: str) -> None:
     """A case of one sample a batch, without the samples of what was left behind.
 
-    A case whose files hold many records each, or that has no list, is copied as it is.
+    A case whose files hold many records each, whose lists name segments, or that has no list, is copied as it
+    is.
     """
     described = read_json(source / "readers" / f"{name}.json")
     listed = described["overrides"][described["mode"].upper()].get("filelist", "")
-    if "youtube8m" in listed or not listed:
+    if not listed or listed.startswith("ets/") or "youtube8m" in listed:
         if "npz" in described:
             shutil.copy(source / "readers" / described["npz"], _made(target / "readers"))
         described.pop("config", None)

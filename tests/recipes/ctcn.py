@@ -75,7 +75,7 @@ def tiny(folder: Path, **overrides: dict) -> Path:
             "filelist": str(odd),
             "class_label_file": str(folder / "labels.txt"),
             "video_duration_file": str(folder / "durations.list"),
-            "batch_size": 1,  # the loss is a mean over batches: it depends on how videos are batched
+            "batch_size": 3,
             "score_thresh": 0.001,
             "nms_thresh": 0.8,
             "sigma_thresh": 0.9,

@@ -3,9 +3,9 @@
     python data/dataset/ctcn/make_set.py --out data/demo/ctcn
 
 Each video has one to three actions, "a" or "b" that rises or falls: the score of a (or b) climbs over
-the action, or sinks. So a single time step says which letter it may be, but not which of its two
-classes; and noise hides where an action starts and ends. Two streams, rgb and flow, of three scores
-each: background, a, b.
+the action, or sinks. So a single time step says which letter it may be, but not which of its two classes;
+and noise hides where an action starts and ends. Two streams, rgb and flow, of three scores each: background,
+a, b.
 
 Writes ``feats/{rgb,flow}/<video>.npy``, ``train.listformat``, ``val.listformat``, ``infer.list``,
 ``labels.txt`` and ``durations.list``. The same arguments make the same set; files that are there are left.

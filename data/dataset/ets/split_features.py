@@ -4,8 +4,8 @@
         --out data/dataset/ets/data_dict --lists data/dataset/ets/train.list data/dataset/ets/val.list
 
 The source holds {video: float array [rows, D]}. Memory: the source is passed through once without its arrays,
-and then one array is read at a time, so a few hundred bytes a video and the largest array (a few MB).
-That needs a binary pickle, protocol 1 or later, as 2019's is; one of protocol 0, a text, is read as a whole.
+and then one array is read at a time, so a few hundred bytes a video and the largest array (a few MB). That
+needs a binary pickle, protocol 1 or later; one of protocol 0, a text, is read as a whole.
 
 ``--form npy`` writes ``<video>.npy``, of which the reader fetches only the rows of a segment; ``--form pkl``
 what 2019 wrote, ``<video>`` without an ending. With ``--lists`` only the videos that the lists name are
@@ -69,11 +69,9 @@ def read_index(source: str) -> dict[str, safe_pickle.ArrayInFile]:
     if not isinstance(content, dict) or not content:
         raise DataError(f"{source}: expected {{video: array}}, got {type(content).__name__}")
     named = {k.decode("utf-8", "replace") if isinstance(k, bytes) else str(k): v for k, v in content.items()}
-    bad = next(
-        (name for name in named if not name or "/" in name or "\\" in name or name.startswith(".")), None
-    )
-    if bad is not None:
-        raise DataError(f"{source}: {bad!r} is no name of a video")
+    bad = [name for name in named if not name or "/" in name or "\\" in name or name.startswith(".")]
+    if bad:
+        raise DataError(f"{source}: {bad[0]!r} is no name of a video")
     return named
 
 

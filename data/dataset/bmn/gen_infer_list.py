@@ -1,7 +1,8 @@
 """The videos to predict with BMN and BSN, ``INFER.filelist``: a JSON of records as in the annotations.
 
-    python data/dataset/bmn/gen_infer_list.py --annotations data/dataset/bmn/activitynet_1.3_annotations.json \\
-        --features data/dataset/bmn/fix_feat_100 --subset validation --out data/dataset/bmn/infer.list
+    cd data/dataset/bmn
+    python gen_infer_list.py --annotations activitynet_1.3_annotations.json --features fix_feat_100 \\
+        --subset validation --out infer.list
 
 Videos whose features are missing are left out and counted. Actions stay in the list: pictures show them.
 """

@@ -15,6 +15,7 @@ import eval as eval_script
 import predict
 import train
 import tsn_extractor
+from data.dataset.bmn import gen_infer_list
 from models import ZOO
 from models.bmn import BMN, BoundaryMatching, sample_mask
 from models.common import proposals
@@ -306,6 +307,21 @@ def test_lists_of_videos_to_predict(tmp_path, caplog):
     plain.write_text("v_12\nv_12\n", encoding="utf-8")
     with pytest.raises(DataError, match="listed more than once, among them v_12"):
         reader_of(tmp_path, "INFER", filelist=str(plain))
+
+
+def test_the_tool_lists_videos_that_have_features(tmp_path, capsys):
+    reader_of(tmp_path)
+    (tmp_path / "features" / "v_09.npy").unlink()
+    out = tmp_path / "made.list"
+    argv = [f"--annotations={tmp_path / 'annotations.json'}", f"--out={out}", "--subset=validation"]
+    assert gen_infer_list.main([*argv, f"--features={tmp_path / 'features'}"]) == 0
+    assert "6 videos, 1 left out without features" in capsys.readouterr().out
+    reader = reader_of(tmp_path, "INFER", filelist=str(out))
+    assert [reader.describe(i) for i in range(2)] == ["v_08", "v_10"] and reader[0]["annotations"]
+    assert gen_infer_list.main(argv) == 0
+    assert len(reader_of(tmp_path, "INFER", filelist=str(out))) == 7
+    with pytest.raises(DataError, match="no features of a video of the subset 'validation'"):
+        gen_infer_list.main([*argv, f"--features={tmp_path}"])
 
 
 def test_feature_files_by_path(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 from data.dataset.bmn import baseline, make_set
 from metrics.activitynet import average_recall
+from metrics.activitynet.boundaries import Boundaries
 from metrics.activitynet.proposals import BoundaryMatching, ProposalEvaluation, boundaries
 from models import ZOO
 from tests.conftest import ROOT
@@ -266,19 +267,38 @@ def test_proposals_of_bsn_are_rated_by_the_product(tmp_path):
     assert first == "0.1,0.5,0.9,0.8,0.5"  # as float32 shows them
 
 
-def test_the_best_proposals_and_the_annotation_are_drawn():
+def drawn(metric, record: dict, sample: dict) -> str:
+    """Everything that a picture says."""
     figure = pytest.importorskip("matplotlib.figure").Figure()
+    metric.draw(figure, record, sample)
+    return "\n".join(text.get_text() for axes in figure.axes for text in axes.texts)
+
+
+def test_the_best_proposals_and_the_annotation_are_drawn():
     outputs, batch = bmn_batch(["v_a"])
     metric = BoundaryMatching(BoundaryMatching.Config())
     (record,) = metric.decode(outputs, batch)
-    metric.draw(figure, record, {"annotations": batch["annotations"][0]})
-    texts = " ".join(text.get_text() for axes in figure.axes for text in axes.texts)
-    texts += " ".join(text.get_text() for text in figure.texts)
-    best = record["proposals"][0]
-    assert "jump" in texts
-    assert "{:.4g} – {:.4g}".format(*best["segment"]) in texts
-    assert f"{best['score']:.2f}" in texts
-    assert "1 annotated" in texts
+    said = drawn(metric, record, {"annotations": batch["annotations"][0]})
+    best, start, end = record["proposals"][0]["score"], *record["proposals"][0]["segment"]
+    for part in ("jump", f"{start:.1f} – {end:.1f}", f"{best:.2f}", "1 annotated", "60 s"):
+        assert part in said, part
+    (unknown,) = metric.decode(outputs, {**batch, "duration_second": [None]})
+    said = drawn(metric, unknown, {"annotations": []})
+    assert f"{100 * start / 60:.0f} – {100 * end / 60:.0f}" in said
+    assert "100 %" in said
+
+
+def test_proposals_of_curves_are_drawn():
+    curves = np.full((1, 3, 20), 0.01, np.float32)
+    curves[0, 0, 5], curves[0, 1, 9] = 0.9, 0.8
+    metric = Boundaries(Boundaries.Config())
+    batch = {"video": ["v_a"], "duration_second": [40.0], "subset": ["validation"]}
+    batch["annotations"] = [[{"segment": [10.0, 20.0], "label": "jump"}]]
+    (record,) = metric.decode({"pred_tem": curves}, batch)
+    said = drawn(metric, record, {"annotations": batch["annotations"][0]})
+    assert "jump" in said
+    assert "10.0 – 20.0" in said
+    assert "0.72" in said
 
 
 # ---- the made-up set -----------------------------------------------------------------------------

@@ -9,10 +9,13 @@ import numpy as np
 
 from metrics.activitynet import generation
 from metrics.activitynet.generation import CURVES
+from metrics.activitynet.proposals import draw_proposals
 from metrics.losses import MeanLosses
-from utils import tables
+from utils import tables, temporal
 from utils.config import key
 from utils.errors import DataError
+
+SHOWN_OVERLAP = 0.5
 
 
 class Boundaries:
@@ -97,6 +100,21 @@ class Boundaries:
     def describe(self, record: dict[str, Any]) -> str:
         """A record as the line that predict prints."""
         return f"name: {record['video']}"
+
+    def draw(self, figure: Any, record: dict[str, Any], sample: dict[str, Any]) -> None:
+        """The best proposals of a record's curves, those that overlap a better one by half left out, and what
+        is annotated, on an empty matplotlib Figure."""
+        curves = record["curves"]
+        rows = generation.propose(curves["start"], curves["end"], self.config.pgm_threshold)
+        segments, scores = rows[:, :2], rows[:, -1]
+        kept = temporal.nms(temporal.iou(segments, segments), scores, SHOWN_OVERLAP)
+        seconds = record["duration_second"]
+        times = segments[kept] * (1.0 if seconds is None else seconds)
+        found = [
+            {"score": score, "segment": segment}
+            for score, segment in zip(scores[kept].tolist(), times.tolist(), strict=True)
+        ]
+        draw_proposals(figure, {**record, "proposals": found}, sample.get("annotations", ()))
 
     def write_results(self, save_dir: str | None, records: list[dict] | None = None) -> list[Path]:
         """2019's ``<output_path_tem>/<video>.csv``, and of these the proposals and their features (see

@@ -246,13 +246,16 @@ def boundaries(probability: np.ndarray, threshold: float = 0.5) -> np.ndarray:
 def draw_proposals(
     figure: Any, record: dict[str, Any], annotations: Sequence[dict[str, Any]], most: int = PRINTED
 ) -> None:
-    """The best of ``record["proposals"]`` on an empty matplotlib Figure, below what is annotated."""
+    """The best of ``record["proposals"]`` on an empty matplotlib Figure, below what is annotated.
+
+    Times are percent of the video where its duration is not known.
+    """
     seconds, found = record["duration_second"], record["proposals"]
-    unit, length = ("s", seconds) if seconds is not None else ("of the video", 1.0)
-    segments = [
-        Segment("{:.4g} – {:.4g}".format(*one["segment"]), *one["segment"], one["score"])
-        for one in found[:most]
-    ]
+    unit, length, scale, digits = ("s", seconds, 1.0, 1) if seconds is not None else ("%", 100.0, 100.0, 0)
+    segments = []
+    for one in found[:most]:
+        start, end = (scale * time for time in one["segment"])
+        segments.append(Segment(f"{start:.{digits}f} – {end:.{digits}f}", start, end, one["score"]))
     truth = [
         Segment(str(one.get("label", "annotated")), *map(float, one["segment"]))
         for one in (annotations if seconds is not None else ())

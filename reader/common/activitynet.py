@@ -54,7 +54,7 @@ def read_annotations(file: str, subset: str = "") -> list[Video]:
     Raises DataError: file, video, what was expected and found.
     """
     wanted = ("train", "validation") if subset == "train_val" else (subset,)
-    entries = _read_json(file)
+    entries = read_json(file)
     if subset:
         unknown = [name for name, entry in entries.items() if not isinstance(_part(entry, "subset"), str)]
         if unknown:
@@ -64,7 +64,7 @@ def read_annotations(file: str, subset: str = "") -> list[Video]:
             )
         entries = {k: e for k, e in entries.items() if any(part in e["subset"] for part in wanted)}
         if not entries:
-            known = sorted({entry["subset"] for entry in _read_json(file).values()})
+            known = sorted({entry["subset"] for entry in read_json(file).values()})
             raise DataError(f"{file}: no video of the subset {subset!r}; subsets: {', '.join(known)}")
     return [_video(name, entries[name], file) for name in sorted(entries)]
 
@@ -98,7 +98,7 @@ def of_files(paths: list[Path], annotations: str = "") -> list[Video]:
 def write_durations(folder: Path, seconds: Mapping[str, float]) -> None:
     """Add videos to the ``videos.json`` of a folder of features; the same form as an ``INFER.filelist``."""
     path = folder / DURATIONS
-    known = _read_json(str(path)) if path.is_file() else {}
+    known = read_json(str(path)) if path.is_file() else {}
     known |= {name: {"duration_second": s, "annotations": []} for name, s in seconds.items()}
     if known:
         files.write_json(path, known)
@@ -123,10 +123,10 @@ def _find(name: str, known: Mapping[str, Any]) -> str | None:
 
 @cache
 def _known(file: str) -> dict[str, Any]:
-    return _read_json(file) if file and Path(file).is_file() else {}
+    return read_json(file) if file and Path(file).is_file() else {}
 
 
-def _read_json(file: str) -> dict[str, Any]:
+def read_json(file: str) -> dict[str, Any]:
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:

@@ -18,8 +18,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "recorded_scores" in metafunc.fixturenames:
         folder = Path(metafunc.config.getoption("--conformance-dir")).resolve()
         file = folder / "io" / "metrics" / "anet_eval.json"  # of real annotations: it does not travel along
-        recorded = cases.read_json(file) if file.is_file() else {}
-        metafunc.parametrize("recorded_scores", list(recorded))
+        metafunc.parametrize("recorded_scores", list(cases.read_json(file)) if file.is_file() else [])
     for area in AREAS:
         if f"{area}_case" not in metafunc.fixturenames:
             continue

@@ -44,11 +44,11 @@ KEPT = {
             *("small_infer_b2", "small_valid_b5", "small_train3", "small_train3_clip"),
             *("lr", "lr_clip"),
         ),
-        "CTCN": ("small_infer_b2", "small_valid_b2", "small_train3", "lr"),
         "BMN": (
             *("small_infer_dscale8", "small_test_b2", "small_valid_b2_random"),
             *("small_train3", "small_train3_random", "lr"),
         ),
+        "CTCN": ("small_infer_b2", "small_valid_b2", "small_train3", "lr"),
         "VIDEOTAG_ATTENTIONLSTM": ("small_infer_b3", "small_train3", "lr"),
         "ETS": (
             *("small_infer_b3", "small_infer_b3_beam1", "small_infer_b2_endearly", "small_test_b2"),

@@ -113,7 +113,7 @@ class BoundaryMatching(nn.Layer):
         y = y.reshape([self.tscale, -1, self.num_sample, WIDTH_3D]).transpose([0, 2, 1, 3])  # (T, S, B, O)
         y = y.reshape([self.tscale * self.num_sample, -1])  # (T * S, B * O)
         mask = self.mask.reshape([self.tscale * self.num_sample, self.dscale * self.tscale])
-        mask = paddle.index_select(mask, paddle.to_tensor(self.windows), axis=1)  # (T * S, V)
+        mask = paddle.gather(mask, paddle.to_tensor(self.windows), axis=1)  # (T * S, V)
         y = paddle.matmul(mask, y, transpose_x=True)  # (V, B * O)
         y = F.relu(y.reshape([len(self.windows), -1, WIDTH_3D]) + self.conv3d.bias)  # (V, B, O)
         y = paddle.matmul(y, self.conv.weight.reshape([WIDTH_2D, WIDTH_3D]), transpose_y=True)

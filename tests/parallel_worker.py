@@ -2,7 +2,8 @@
 
 Dropout is off and batch norm keeps its statistics: both depend on which samples a rank has. Evaluation and
 prediction are those of the weights that one process trained.
-``python tests/parallel_worker.py FOLDER`` writes ``FOLDER/one/<model>`` or ``FOLDER/two/<model>``.
+``python tests/parallel_worker.py FOLDER`` writes ``FOLDER/one/<model>`` or ``FOLDER/two/<model>``, and into
+``FOLDER/one_by_parts`` or ``FOLDER/two_by_parts`` what the same training gives with ``--accumulate=2``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import predict
 import train
 from models.common.layers import BatchNorm
 from utils import device
+from utils.config import load_yaml
 
 
 @contextmanager
@@ -48,7 +50,11 @@ def main(folder: Path) -> None:
     for name, recipe in json.loads((folder / "recipes.json").read_text(encoding="utf-8")).items():
         argv = [f"--config={recipe}", f"--save_dir={out / name}", "--use_gpu=False"]
         with same_on_any_number_of_processes():
-            train.main([*argv, "--pretrain=none", "--fix_random_seed=True", "--log_interval=1"])
+            flags = ["--pretrain=none", "--fix_random_seed=True", "--log_interval=1"]
+            train.main([*argv, *flags])
+            if load_yaml(recipe)["TRAIN"]["batch_size"] % (2 * device.world_size()) == 0:
+                parts = f"--save_dir={out}_by_parts/{name}"
+                train.main([*argv, *flags, parts, "--accumulate=2", "--valid_interval=0"])
         for script in (eval_script, predict):
             assert script.main([*argv, f"--weights={folder / 'one' / name / name}"]) == 0
         logging.root.handlers.clear()

@@ -22,6 +22,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
     spec, sections = cli.recipe(args, zoo, {"TEST": flags})
     run = resolve(RunConfig, sections, "TEST", args.config)
     on = device.set_device(args.use_gpu, run.use_gpu)
+    precision = program.precision(args.amp, on, args.to_static)
     device.connect()
     log.setup(device.rank())
     log.show_config(logger, "Test", sections)
@@ -37,7 +38,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
     batches = loader.evaluation_batches(reader, run.batch_size, device.rank(), world)
     workers = loader.num_workers(args.num_workers, run.num_readers, world)
     called, row = build.predicting(network, spec)
-    infer = program.inference(called, row, on != "cpu", args.to_static)
+    infer = program.inference(called, row, on != "cpu", args.to_static, precision)
     result, failed = engine.evaluate(
         row,
         infer,

@@ -19,9 +19,9 @@ LOSSES = ("loss", "loc_loss", "cls_loss")
 
 class Detection:
     """``outputs["loc"]`` (N, A, 2) and ``outputs["probability"]`` (N, A, K), class 0 the background;
-    ``batch["video"]`` the names. Losses (``own_loss``, where given, for ``loss``) are sums over a batch,
-    divided by its positive anchors; with ``batch["cls_targets"]`` their result is that of all batches
-    together, whatever their size, else the mean over batches.
+    ``batch["video"]`` the names. Losses are sums over a batch, divided by its positive anchors; with
+    ``batch["cls_targets"]`` their result is that of all batches together, whatever their size, else the mean
+    over batches.
 
     With ``batch["actions"]`` (``[class, start, end]`` as fractions of the video) detections are scored:
     ``average_mAP`` over ``THRESHOLDS`` and ``mAP@0.50``, ``mAP@0.75``, ``mAP@0.95``, as ActivityNet does.
@@ -67,9 +67,8 @@ class Detection:
         weight = 1.0
         if "cls_targets" in batch:
             weight = float((np.asarray(batch["cls_targets"]) > 0).sum())
-        losses = {**outputs, "loss": outputs.get("own_loss", outputs.get("loss", 0.0))}
         for name in LOSSES:
-            self.sums[name] += weight * float(np.mean(losses.get(name, 0.0)))
+            self.sums[name] += weight * float(np.mean(outputs.get(name, 0.0)))
         self.weight += weight
         if "actions" not in batch:
             return

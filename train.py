@@ -23,7 +23,6 @@ from utils import (
     snapshot,
 )
 from utils.config import RunConfig, resolve, to_yaml
-from utils.errors import ConfigError
 
 logger = logging.getLogger("train")
 
@@ -34,7 +33,8 @@ def main(argv: list[str], zoo=ZOO, script: str = __file__, **defaults) -> int:
     parser.set_defaults(**defaults)
     args = parser.parse_args(argv)
     both = {"batch_size": args.batch_size, "use_gpu": args.use_gpu}
-    only = {name: getattr(args, name) for name in ("learning_rate", "epoch", "fix_random_seed")}
+    names = ("learning_rate", "epoch", "fix_random_seed", "clip_norm")
+    only = {name: getattr(args, name) for name in names}
     spec, sections = cli.recipe(args, zoo, {"TRAIN": {**both, **only}, "VALID": both})
     run = resolve(RunConfig, sections, "TRAIN", args.config)
     processes = args.num_processes or device.default_processes(args.use_gpu, run.use_gpu)
@@ -46,27 +46,34 @@ def main(argv: list[str], zoo=ZOO, script: str = __file__, **defaults) -> int:
     log.setup(device.rank())
     log.show_config(logger, "Train", sections)
     logger.info(f"{spec.name} on {on}, {device.world_size()} process(es)")
+    precision = program.precision(args.amp, on, args.to_static)
     with optimizer.fresh_names():
-        return train(args, spec, sections, run)
+        return train(args, spec, sections, run, precision)
 
 
-def train(args, spec, sections, run: RunConfig) -> int:
+def train(args, spec, sections, run: RunConfig, precision) -> int:
     save_dir, file, world = Path(args.save_dir), args.config, device.world_size()
     resume = checkpoint.find_resume(args.resume, args.save_dir, spec.name) if args.resume else None
     seed = snapshot.run_seed(run, resume)
     reader = build.reader(spec, sections, "TRAIN", file, seed)
-    loader.check_batch(run.batch_size, len(reader), world)
-    logger.info(f"batch {run.batch_size} = {world} process(es) x {run.batch_size // world} sample(s)")
+    loader.check_batch(run.batch_size, len(reader), world, args.accumulate)
+    part = run.batch_size // world // args.accumulate
+    parts = f" x {args.accumulate} parts" if args.accumulate > 1 else ""
+    logger.info(f"batch {run.batch_size} = {world} process(es){parts} x {part} sample(s), {precision}")
     if "num_gpus" in run.model_fields_set and run.num_gpus != world and device.rank() == 0:
         logger.warning(f"{file}: TRAIN.num_gpus is {run.num_gpus}, but {world} process(es) run, which counts")
-    validate = validation(args, spec, sections) if args.valid_interval else None
+    validate = validation(args, spec, sections, precision) if args.valid_interval else None
     network = build.network(spec, sections, "TRAIN", file, seed)
     solver = build.solver(spec, sections, file)
     called = program.compiled(network, spec) if args.to_static else network
     updates = solver.build(network.parameters())
+    if run.clip_norm:
+        optimizer.clip(updates, run.clip_norm)
     called = device.data_parallel(called)
     failure_limit = max(10, int(run.max_failed_fraction * len(reader)))
-    trainer = engine.Trainer(spec, network, called, updates, seed, run.epoch, failure_limit)
+    trainer = engine.Trainer(
+        spec, network, called, updates, seed, run.epoch, failure_limit, precision, args.accumulate
+    )
     snapshots = snapshot.Snapshots(trainer, save_dir, run.batch_size, sections)
     unscored = bool(resume) and snapshots.resume(resume, solver.counter_begin)
     if not resume:
@@ -80,7 +87,7 @@ def train(args, spec, sections, run: RunConfig) -> int:
     if run.epoch == 0:
         snapshots.save(epoch_finished=False)
     if args.is_profiler:
-        return profile_run(args, trainer, reader, metric, run, workers)
+        return profile.run(args, trainer, reader, metric, run.batch_size, workers)
 
     def end_epoch(resumed: bool = False) -> None:
         if validate and (trainer.epoch + 1) % args.valid_interval == 0:
@@ -100,7 +107,8 @@ def train(args, spec, sections, run: RunConfig) -> int:
         reader.set_epoch(trainer.epoch)
         order = loader.epoch_order(reader, seed, trainer.epoch)
         share = (device.rank(), world, trainer.iteration)
-        batches = loader.Loader(reader, loader.training_batches(order, run.batch_size, *share), workers)
+        indices = loader.parts_of(loader.training_batches(order, run.batch_size, *share), args.accumulate)
+        batches = loader.Loader(reader, indices, workers)
         with engine.stop_signals() as stopped:
 
             def after_step() -> None:
@@ -114,22 +122,7 @@ def train(args, spec, sections, run: RunConfig) -> int:
     return 0
 
 
-def profile_run(args, trainer, reader, metric, run: RunConfig, workers: int) -> int:
-    """A few profiled steps; like 2019, it writes no checkpoint."""
-    order = loader.epoch_order(reader, trainer.seed, 0)
-    batches = loader.training_batches(order, run.batch_size, device.rank(), device.world_size())
-    wanted = args.log_interval + profile.STEPS
-    if len(batches) < wanted:
-        raise ConfigError(
-            f"--is_profiler needs {wanted} batches (--log_interval + {profile.STEPS}), got {len(batches)}"
-        )
-    samples = loader.Loader(reader, batches[:wanted], workers)
-    after_step = profile.steps(args.profiler_path, args.log_interval)
-    engine.train_epoch(trainer, samples, metric, run.batch_size, args.log_interval, after_step=after_step)
-    return 0
-
-
-def validation(args, spec, sections):
+def validation(args, spec, sections, precision):
     """A function that scores a network on the VALID list. Raises at once where the list is missing."""
     run = resolve(RunConfig, sections, "VALID", args.config)
     reader = build.reader(spec, sections, "VALID", args.config)
@@ -139,7 +132,8 @@ def validation(args, spec, sections):
     workers = loader.num_workers(args.num_workers, run.num_readers, world)
 
     def validate(network):
-        infer, loss = program.eager(network, spec, spec.evaluated), program.loss_function(network)
+        infer = program.eager(network, spec, spec.evaluated, precision)
+        loss = program.loss_function(network)
         samples = loader.Loader(reader, batches, workers)
         return engine.evaluate(spec, infer, loss, samples, metric, "TEST", args.log_interval)
 

@@ -18,7 +18,7 @@ EVALUATED, PREDICTED = Path("data/evaluate_results"), Path("data/predict_results
 
 
 class Captions:
-    """While training: ``outputs["word_loss"]``, the mean over ``batch["word_length"].sum()`` words; the
+    """While training: ``outputs["loss"]``, the mean over ``batch["word_length"].sum()`` words; the
     result is ``loss``, the mean over all words.
 
     In evaluation: ``outputs["ids"]`` (N, K, L + 1) and ``scores``, captions from the best on, as
@@ -50,7 +50,7 @@ class Captions:
     def update(self, outputs: dict[str, np.ndarray], batch: dict[str, Any]) -> None:
         if "ids" not in outputs:
             count = int(np.sum(batch["word_length"]))
-            self.loss_sum += float(outputs["word_loss"]) * count
+            self.loss_sum += float(outputs["loss"]) * count
             self.num_words += count
             return
         places = [int(i) for i in batch["index"]]

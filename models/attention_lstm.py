@@ -19,7 +19,7 @@ from pydantic import PositiveFloat, PositiveInt
 from models.common.layers import linear
 from models.common.lstm import PeepholeLSTM
 from models.common.ragged import inside_mask
-from utils import device, optimizer
+from utils import optimizer
 from utils.config import Config, key
 from utils.errors import ConfigError
 
@@ -75,6 +75,7 @@ class AttentionLSTM(nn.Layer):
         num_classes: int = key(3862, gt=0)  # K
 
     projection_bias: ClassVar[bool] = True
+    loss_is_sum: ClassVar[bool] = True
 
     @staticmethod
     def inputs(config: AttentionLSTM.Config) -> tuple[str, ...]:
@@ -121,13 +122,11 @@ class AttentionLSTM(nn.Layer):
     def loss(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Sigmoid cross entropy in nats against ``label`` ``(N, K)``, 0 or 1, summed over N and K.
 
-        In training times the number of processes, whose gradients are averaged: a sum over the total
-        batch, as in 2019, whatever that is split into. ``video_loss`` is the mean over N, to be reported.
+        ``video_loss`` is the mean over N, to be reported.
         """
         label = batch["label"].astype(outputs["logits"].dtype)
         total = F.binary_cross_entropy_with_logits(outputs["logits"], label, reduction="sum")
-        loss = total * device.world_size() if self.training else total
-        return {"loss": loss, "video_loss": total / label.shape[0]}
+        return {"loss": total, "video_loss": total / label.shape[0]}
 
     def adapt_pretrained(self, state: dict) -> dict:
         """All of it; a classifier of other classes does not fit and is trained anew."""

@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import numpy as np
 import paddle
-import paddle.distributed as dist
 import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Constant, Uniform
@@ -272,21 +271,12 @@ class CTCN(nn.Layer):
         positive anchors and of three times as many negative ones, in each video those of the highest cross
         entropy. Both are sums over the batch, divided by its positive anchors; ``loss`` is their sum.
         A negative class is ignored.
-
-        In training on several processes the positive anchors of the total batch are counted, so that the mean
-        of the gradients is that of one process; ``own_loss``, ``loc_loss`` and ``cls_loss`` are of this
-        process's own, to be reported.
         """
         classes = batch["cls_targets"]
         positive = (classes > 0).astype("float32")  # (N, A)
-        own = positive.sum()
-        counted = own.clone()
-        if self.training and dist.is_initialized():  # of a mean rank: then the mean gradient is the whole's
-            dist.all_reduce(counted)
-            counted = counted / dist.get_world_size()
-        own, counted = (paddle.clip(count, min=1.0) for count in (own, counted))
+        num_positive = paddle.clip(positive.sum(), min=1.0)
         distance = F.smooth_l1_loss(outputs["loc"], batch["loc_targets"], reduction="none").sum(axis=-1)
-        located = 2.0 * (distance * positive).sum()
+        loc_loss = 2.0 * (distance * positive).sum() / num_positive
         entropy = F.cross_entropy(
             outputs["logits"], paddle.clip(classes, min=0).unsqueeze(-1), reduction="none"
         ).squeeze(-1)
@@ -294,13 +284,12 @@ class CTCN(nn.Layer):
         rank = paddle.argsort(paddle.argsort(entropy.detach() * (positive - 1.0), axis=1), axis=1)
         wanted = NEGATIVES_PER_POSITIVE * positive.sum(axis=1, keepdim=True)
         hard = (rank.astype("float32") < wanted).astype("float32")
-        classified = (entropy * paddle.maximum(positive, hard)).sum()
-        reported = {"loc_loss": (located / own).detach(), "cls_loss": (classified / own).detach()}
-        return {
-            "loss": (located + classified) / counted,
-            **reported,
-            "own_loss": reported["loc_loss"] + reported["cls_loss"],
-        }
+        cls_loss = (entropy * paddle.maximum(positive, hard)).sum() / num_positive
+        return {"loss": loc_loss + cls_loss, "loc_loss": loc_loss, "cls_loss": cls_loss}
+
+    def mean_over(self, batch: dict[str, Tensor]) -> int:
+        """What the losses are means over: the positive anchors of a batch."""
+        return int((batch["cls_targets"] > 0).sum())
 
     def adapt_pretrained(self, state: dict) -> dict:
         """Weights of another training, without what sees the classes or the concepts, if these differ."""

@@ -20,7 +20,7 @@ from models.common.beam_search import beam_search
 from models.common.gru import GRU
 from models.common.layers import linear, xavier
 from models.common.ragged import inside_mask
-from utils import device, optimizer
+from utils import optimizer
 from utils.config import Config, key
 from utils.errors import ConfigError
 from utils.vocabulary import Vocabulary
@@ -149,16 +149,13 @@ class ETS(nn.Layer):
         return {"logits": self.decoder(word, word_length, state, context)}
 
     def loss(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cross entropy in nats against ``word_next`` ``(N, L)`` int64, averaged over the words of the batch.
-
-        In training on several processes those of the total batch are counted, so that the mean of the
-        gradients is that of one process; ``word_loss`` is this process's own average, to be reported.
-        """
+        """Cross entropy in nats against ``word_next`` ``(N, L)`` int64, averaged over the words."""
         label = _rows_inside(batch["word_next"].unsqueeze(2), batch["word_length"])  # (W, 1)
-        total = F.cross_entropy(outputs["logits"], label, reduction="sum")
-        num_words = label.shape[0]
-        counted = device.mean(num_words) if self.training else num_words
-        return {"loss": total / counted, "word_loss": (total / num_words).detach()}
+        return {"loss": F.cross_entropy(outputs["logits"], label)}
+
+    def mean_over(self, batch: dict[str, Tensor]) -> int:
+        """What the loss is a mean over: the words of a batch."""
+        return int(batch["word_length"].sum())
 
     def captioner(self) -> Captioner:
         """The same parameters, as what evaluation and prediction run."""

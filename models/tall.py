@@ -78,17 +78,22 @@ class TALL(nn.Layer):
         regression = (offsets - batch["offsets"]).abs().mean()
         return {"loss": each.mean() + 0.01 * regression}
 
-    def with_other_ranks(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """A training batch with the windows of the other processes behind its own.
+    def with_other_parts(self, parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The parts of a training batch, each with the windows of all others, of other processes too,
+        behind its own.
 
-        They are the wrong ones for its sentences, as in a batch of one process; so the mean over the
-        processes is the loss, and the gradient, of the total batch.
+        They are the wrong ones for its sentences, as in a batch of one part; so the mean over the parts is
+        the loss, and the gradient, of the total batch.
         """
-        if device.world_size() == 1:
-            return batch
-        every = device.gather(batch["visual"].numpy())
-        others = [paddle.to_tensor(value) for rank, value in enumerate(every) if rank != device.rank()]
-        return {**batch, "visual": paddle.concat([batch["visual"], *others])}
+        every = device.gather([part["visual"].numpy() for part in parts])
+        windows = {(rank, i): value for rank, own in enumerate(every) for i, value in enumerate(own)}
+        if len(windows) == 1:
+            return parts
+        whole = []
+        for i, part in enumerate(parts):
+            others = [paddle.to_tensor(v) for place, v in windows.items() if place != (device.rank(), i)]
+            whole.append({**part, "visual": paddle.concat([part["visual"], *others])})
+        return whole
 
 
 def unit(x: Tensor) -> Tensor:

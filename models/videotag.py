@@ -24,6 +24,7 @@ from utils import program
 from utils.config import Config, Sections, key
 from utils.errors import ConfigError
 from utils.features import FeatureExtractor
+from utils.precision import Precision
 from utils.registry import ModelSpec
 
 
@@ -60,6 +61,7 @@ class VideoTag(nn.Layer):
         num_classes: int = key(3396, gt=0)  # K
 
     segments_are_independent = True
+    loss_is_sum = True
 
     def __init__(self, config: VideoTag.Config) -> None:
         super().__init__()
@@ -90,13 +92,15 @@ class VideoTag(nn.Layer):
         """That of AttentionLSTM, against ``label`` ``(N, K)``."""
         return self.predictor.loss(outputs, batch)
 
-    def inference(self, spec: ModelSpec, on_gpu: bool, to_static: bool) -> program.Infer:
+    def inference(
+        self, spec: ModelSpec, on_gpu: bool, to_static: bool, precision: Precision | None = None
+    ) -> program.Infer:
         """Both stages, each by its own fastest path; the first takes a few frames at a time."""
-        extract = FeatureExtractor(self, spec, on_gpu, to_static)
+        extract = FeatureExtractor(self, spec, on_gpu, to_static, precision=precision)
         second = replace(
             spec, inputs=("rgb", "rgb_length"), cpu_path="eager", cpu_path_reason="faster for few videos"
         )
-        tag = program.inference(self.predictor, second, on_gpu, to_static)
+        tag = program.inference(self.predictor, second, on_gpu, to_static, precision)
 
         def infer(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             feature = extract(inputs["image"])

@@ -3,7 +3,8 @@
 Dropout is off and batch norm keeps its statistics: both depend on which samples a rank has. Evaluation and
 prediction are those of the weights that one process trained.
 ``python tests/parallel_worker.py FOLDER`` writes ``FOLDER/one/<model>`` or ``FOLDER/two/<model>``, of
-evaluation and prediction ``results`` below it.
+evaluation and prediction ``results`` below it, and into ``FOLDER/one_by_parts`` or ``FOLDER/two_by_parts``
+what the same training gives with ``--accumulate=2``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import predict
 import train
 from models.common.layers import BatchNorm
 from utils import device
+from utils.config import load_yaml
 
 
 @contextmanager
@@ -51,7 +53,10 @@ def main(folder: Path) -> None:
         argv = [f"--config={recipe}", "--use_gpu=False"]
         with same_on_any_number_of_processes():
             flags = ["--pretrain=none", "--fix_random_seed=True", "--log_interval=1"]
-            train.main([*argv, f"--save_dir={out / name}", *flags])
+            train.main([*argv, *flags, f"--save_dir={out / name}"])
+            if load_yaml(recipe)["TRAIN"]["batch_size"] % (2 * device.world_size()) == 0:
+                parts = f"--save_dir={out}_by_parts/{name}"
+                train.main([*argv, *flags, parts, "--accumulate=2", "--valid_interval=0"])
         for script in (eval_script, predict):
             flags = [f"--save_dir={out / name / 'results'}", f"--weights={folder / 'one' / name / name}"]
             assert script.main([*argv, *flags]) == 0

@@ -283,8 +283,8 @@ def test_captions_are_counted_merged_in_order_and_written(made, tmp_path):
 def test_the_loss_is_weighed_by_words(made):
     metric = Captions(Captions.Config(dict_file=str(made["dict"])))
     assert metric.result() == {}
-    metric.update({"word_loss": np.float32(2.0)}, {"word_length": np.array([3, 1])})
-    metric.update({"word_loss": np.float32(1.0)}, {"word_length": np.array([12])})
+    metric.update({"loss": np.float32(2.0)}, {"word_length": np.array([3, 1])})
+    metric.update({"loss": np.float32(1.0)}, {"word_length": np.array([12])})
     assert metric.result() == pytest.approx({"loss": 1.25})
 
 

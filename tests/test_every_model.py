@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 
 import eval as eval_script
@@ -148,6 +150,79 @@ def test_to_static_trains_to_the_numbers_of_eager(spec, trained, tmp_path):
 
 
 @each_model
+@pytest.mark.parametrize("level", ["O1", "O2"])
+def test_amp_trains_near_float32_into_float32_checkpoints(spec, trained, tmp_path, level):
+    recipe, _ = trained(spec.name)
+    flags = ("--epoch=1", "--valid_interval=0")
+    run(recipe, tmp_path / "float32", *flags)
+    run(recipe, tmp_path / "low", *flags, f"--amp={level}")
+    plain, low = (safe_pickle.load(f"{tmp_path}/{f}/{spec.name}.pdparams") for f in ("float32", "low"))
+    assert list(plain) == list(low) and all(value.dtype == np.float32 for value in low.values())
+    differ = [name for name, value in plain.items() if not np.array_equal(value, low[name])]
+    assert len(differ) > len(plain) / 4  # else nothing was rounded: Paddle's own auto_cast skips CPUs
+    losses = [log_of(tmp_path / f)[0]["loss"] for f in ("float32", "low")]  # of the same weights
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+@each_model
+def test_amp_evaluation_and_prediction_are_near_float32(spec, trained, tmp_path):
+    recipe, folder = trained(spec.name)
+    argv = [f"--config={recipe}", f"--weights={folder / spec.name}", "--use_gpu=False"]
+    for name, flags in (("float32", ()), ("low", ("--amp=O1",))):
+        for script in (eval_script, predict):
+            assert script.main([*argv, f"--save_dir={tmp_path / name}", *flags]) == 0
+    reports, records = (
+        [
+            json.loads((tmp_path / f / f"{spec.name}_{what}_result.json").read_text())
+            for f in ("float32", "low")
+        ]
+        for what in ("eval", "infer")
+    )
+    assert list(reports[0]["result"]) == list(reports[1]["result"])
+    if "loss" in reports[0]["result"]:
+        assert reports[1]["result"]["loss"] == pytest.approx(reports[0]["result"]["loss"], rel=0.05)
+    assert [r["video"] for r in records[0]["results"]] == [r["video"] for r in records[1]["results"]]
+
+
+@each_model
+def test_clip_norm_bounds_the_gradients_of_every_step(spec, trained, tmp_path, monkeypatch):
+    recipe, _ = trained(spec.name)
+    norms, clip = [], paddle.nn.ClipGradByGlobalNorm._dygraph_clip
+
+    def noted(self, params_grads):
+        both = params_grads, clip(self, params_grads)
+        norms.append([np.linalg.norm([float(g.norm()) for _, g in pairs if g is not None]) for pairs in both])
+        return both[1]
+
+    monkeypatch.setattr(paddle.nn.ClipGradByGlobalNorm, "_dygraph_clip", noted)
+    run(recipe, tmp_path, "--epoch=1", "--valid_interval=0", "--clip_norm=1e-3")
+    assert len(norms) == checkpoint.read_about(str(tmp_path / spec.name))["step"] > 0
+    assert all(before > 1e-3 for before, _ in norms) and all(after <= 1.001e-3 for _, after in norms)
+
+
+@each_model
+def test_to_static_evaluates_and_predicts_to_the_numbers_of_eager(spec, trained, tmp_path, monkeypatch):
+    """Of the network that eval.py and predict.py run: that is ETS's search, too."""
+    recipe, folder = trained(spec.name)
+    argv = [f"--config={recipe}", f"--weights={folder / spec.name}", "--use_gpu=False"]
+    plain = program.inference
+    for name, to_static in (("eager", False), ("static", True)):
+        with monkeypatch.context() as patch:
+            if not to_static:  # and not the oneDNN predictor
+                eagerly = lambda network, row, *rest: plain(network, replace(row, cpu_path="eager"), *rest)  # noqa: E731
+                patch.setattr(program, "inference", eagerly)
+            for script in (eval_script, predict):
+                flags = [f"--save_dir={tmp_path / name}", f"--to_static={to_static}"]
+                assert script.main([*argv, *flags]) == 0
+    for what in ("eval", "infer"):
+        a, b = (
+            json.loads((tmp_path / f / f"{spec.name}_{what}_result.json").read_text())
+            for f in ("eager", "static")
+        )
+        assert_equal_but_for_rounding(a, b, 1e-5, what)
+
+
+@each_model
 @pytest.mark.parametrize("flags", [(), ("--to_static=True",)], ids=["default", "to_static"])
 def test_evaluation_and_prediction(spec, trained, tmp_path, flags):
     recipe, folder = trained(spec.name)
@@ -242,6 +317,16 @@ def test_parallel_two_processes_train_to_the_numbers_of_one(spec, on_one_and_two
     first, second = log_of(one), log_of(two)
     assert {line["kind"] for line in first} == {"train", "valid"}
     assert_equal_but_for_rounding(first, second, 1e-5, "log.jsonl")
+
+
+@each_model
+def test_accumulate_two_parts_equal_one_batch_on_one_and_two_processes(spec, on_one_and_two):
+    one = on_one_and_two / "one" / spec.name / spec.name
+    found = [on_one_and_two / f"{folder}_by_parts" / spec.name / spec.name for folder in ("one", "two")]
+    assert Path(f"{found[0]}.pdparams").is_file()
+    for parts in found:
+        if Path(f"{parts}.pdparams").is_file():  # where the small batch can be shared by two times two
+            assert_same(one, parts, 1e-5)
 
 
 @each_model

@@ -12,6 +12,7 @@ from typing import Any
 from utils import build, device
 from utils.config import RunConfig, Sections, check_keys, load_yaml, merge_flags, merge_overrides
 from utils.errors import ConfigError, Interrupted, ZooError
+from utils.precision import LEVELS
 from utils.registry import ModelSpec, find
 
 SECONDS_AFTER_PEER = 5  # less than launchers wait
@@ -40,6 +41,14 @@ def natural(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"expected a number >= 0, got {text}")
+    return value
+
+
+def positive(text: str) -> int:
+    """A whole number > 0."""
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text}")
     return value
 
 
@@ -76,10 +85,14 @@ def train_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
         help="also save every N iterations; 0 = at the end of each epoch only (default: 0)")  # fmt: skip
     add("--log_interval", type=natural, default=10, help="log every N iterations; 0 = never (default: 10)")
     add("--fix_random_seed", type=optional(boolean), help="same numbers in every run (default: False)")
+    add("--accumulate", type=positive, default=1,
+        help="compute a batch in so many parts, one behind the other (default: 1)")  # fmt: skip
+    add("--clip_norm", type=optional(float), help="scale all gradients together down to this norm")
     add("--num_processes", type=optional(int), help="processes on this machine; default: one a visible GPU")
     add("--no_memory_optimize", action="store_true", help="of 2019; has no effect")
     add("--is_profiler", type=int, default=0, help="1: profile a few iterations and stop (default: 0)")
     add("--profiler_path", default="./", help="folder for the profile (default: ./)")
+    _amp_flag(parser)
     _loader_flags(parser)
     return parser
 
@@ -93,6 +106,7 @@ def eval_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
         help="weights: file, prefix or 2019 folder; default: the published ones",
     )
     add("--log_interval", type=natural, default=1, help="log every N batches; 0 = never (default: 1)")
+    _amp_flag(parser)
     _loader_flags(parser)
     return parser
 
@@ -111,6 +125,7 @@ def predict_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     add("--label_file", type=optional(str), help="names of the classes: .json, .csv, or a name a line")
     add("--visualize", action="store_true", help="also draw each prediction: <save_dir>/pictures/*.png")
     add("--log_interval", type=natural, default=1, help="log every N batches; 0 = never (default: 1)")
+    _amp_flag(parser)
     _loader_flags(parser)
     return parser
 
@@ -138,6 +153,15 @@ def extract_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     add("--log_interval", type=natural, default=1, help="log every N batches; 0 = never (default: 1)")
     _loader_flags(parser)
     return parser
+
+
+def _amp_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--amp",
+        type=optional(str.upper),
+        choices=LEVELS,
+        help="mixed precision, bfloat16 or float16: O1 products and convolutions, O2 nearly everything",
+    )
 
 
 def _loader_flags(parser: argparse.ArgumentParser) -> None:

@@ -60,6 +60,7 @@ class RunConfig(Config):
     fix_random_seed: bool = Field(False, json_schema_extra={"sections": [MODE, "TRAIN"]})
     # Training stops when more than this share of the samples (and more than ten) cannot be read.
     max_failed_fraction: float = Field(0.1, ge=0, le=1, json_schema_extra={"sections": ["TRAIN"]})
+    clip_norm: float | None = Field(None, gt=0, json_schema_extra={"sections": ["TRAIN"]})  # of all gradients
     seed: int | None = Field(None, ge=0, json_schema_extra={"sections": ["TRAIN"]})
 
     @property

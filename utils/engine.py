@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import paddle
@@ -18,6 +19,7 @@ from utils import device, optimizer
 from utils.errors import DataError, ZooError
 from utils.loader import Failures, Loader
 from utils.log import JsonLog, bar, values_text
+from utils.precision import Precision, in_float32
 from utils.program import Infer
 from utils.registry import ModelSpec
 
@@ -35,6 +37,9 @@ class Trainer:
     seed: int
     epochs: int
     failure_limit: int  # so many samples may be unreadable, not more
+    precision: Precision = field(default_factory=lambda: Precision(None, "cpu"))
+    accumulate: int = 1  # parts of a batch, one forward and backward pass each, to one update
+    phase: Callable[[str], AbstractContextManager] = lambda name: nullcontext()  # of a step, to be timed
     epoch: int = 0
     iteration: int = 0  # batches of this epoch that are done
     step: int = 0
@@ -50,31 +55,34 @@ def train_epoch(
     jsonl: JsonLog | None = None,
     after_step: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train on every batch of ``loader``; ``after_step`` is called between two steps.
+    """Train on every batch of ``loader``, which gives its ``trainer.accumulate`` parts one behind the other;
+    ``after_step`` is called between two steps.
 
     A batch of which a rank can read nothing is left out by all. Raises ZooError when the loss is not finite,
     DataError when no rank can read a sample of a batch, or when too many have failed.
     """
     jsonl = jsonl or JsonLog(None)
     trainer.network.train()
-    rank, total = device.rank(), trainer.iteration + len(loader)
+    rank, remaining = device.rank(), len(loader) // trainer.accumulate
+    total = trainer.iteration + remaining
     seconds, reading, steps = 0.0, 0.0, 0  # since the last logged line
-    progress = bar(len(loader), f"epoch {trainer.epoch}", rank)
+    progress = bar(remaining, f"epoch {trainer.epoch}", rank)
     batches, started = iter(loader), time.perf_counter()
-    while (item := next(batches, None)) is not None:
-        fields, failures = item
+    while items := _next_parts(trainer, batches):
+        parts = [fields for fields, _ in items if fields]
+        failures = [failure for _, failures in items for failure in failures]
         reading += time.perf_counter() - started
-        if not _note_failures(trainer, fields, failures):
+        if not _note_failures(trainer, bool(parts), failures):
             trainer.iteration += 1
             progress.update()
             started = time.perf_counter()
             continue
         rate = trainer.optimizer.get_lr()
-        outputs, losses = _train_step(trainer, fields)
+        done = _train_step(trainer, parts)
         now = time.perf_counter()
         seconds, steps, started = seconds + now - started, steps + 1, now
         if log_interval and trainer.iteration % log_interval == 0:
-            values = _batch_values(metric, outputs, losses, fields)
+            values = _batch_values(metric, done)
             cost = seconds / steps
             record = {
                 "epoch": trainer.epoch,
@@ -95,33 +103,78 @@ def train_epoch(
     progress.close()
 
 
-def _train_step(trainer: Trainer, fields: dict[str, Any]) -> tuple[dict, dict]:
+def _next_parts(trainer: Trainer, batches: Iterator) -> list[tuple[dict, Failures]]:
+    with trainer.phase("reader"):
+        return list(islice(batches, trainer.accumulate))
+
+
+def _train_step(trainer: Trainer, parts: list[dict[str, Any]]) -> list[tuple[dict, dict]]:
+    """One update from the ``parts`` of a batch; outputs with losses, and fields, of each part."""
     # Dropout depends on (seed, step, rank) alone, so that a resumed run repeats an uninterrupted one.
     paddle.seed((trainer.seed * 1_000_003 + trainer.step * 1009 + device.rank()) % 2**31)
-    if hasattr(trainer.network, "with_other_ranks"):
-        fields = trainer.network.with_other_ranks(fields)
-    outputs = trainer.run(*(fields[name] for name in trainer.spec.inputs))
-    losses = trainer.network.loss(outputs, fields)
-    loss = float(losses["loss"])
+    if hasattr(trainer.network, "with_other_parts"):
+        parts = trainer.network.with_other_parts(parts)
+    done = []
+    for i, (fields, weight) in enumerate(zip(parts, part_weights(trainer.network, parts), strict=True)):
+        # Gradients add up over the parts; the ranks exchange them with the last one.
+        alone = i < len(parts) - 1 and isinstance(trainer.run, paddle.DataParallel)
+        with trainer.run.no_sync() if alone else nullcontext():
+            done.append((_forward_backward(trainer, fields, weight), fields))
+    with trainer.phase("update"):
+        _update(trainer)
+    return done
+
+
+def part_weights(network: paddle.nn.Layer, parts: list[dict[str, Any]]) -> list[float]:
+    """Of each part's loss: their sum, averaged over the ranks, is then the loss of the total batch.
+
+    A loss is a mean over the samples, or over what the network's ``mean_over(fields)`` counts (words,
+    anchors); where its ``loss_is_sum`` is set, it is a sum.
+    """
+    world = device.world_size()
+    if getattr(network, "loss_is_sum", False):
+        return [float(world)] * len(parts)
+    count = getattr(network, "mean_over", lambda fields: len(fields["video"]))
+    counts = [count(fields) for fields in parts]
+    total = device.total(sum(counts))
+    return [count * world / total if total else 1.0 / len(parts) for count in counts]
+
+
+def _forward_backward(trainer: Trainer, fields: dict[str, Any], weight: float) -> dict[str, Any]:
+    with trainer.phase("forward"):
+        with trainer.precision.arithmetic():
+            outputs = trainer.run(*(fields[name] for name in trainer.spec.inputs))
+        outputs = in_float32(outputs)
+        losses = trainer.network.loss(outputs, fields)
+        loss = float(losses["loss"])
     if not math.isfinite(loss):
         raise ZooError(
             f"the loss is {loss} at epoch {trainer.epoch}, iteration {trainer.iteration}, learning rate "
             f"{trainer.optimizer.get_lr():g}; samples: {', '.join(map(str, fields.get('video', [])[:8]))}. "
             "The last checkpoint is from before it. A lower --learning_rate may help."
         )
-    losses["loss"].backward()
-    trainer.optimizer.step()
+    with trainer.phase("backward"):
+        scale = trainer.precision.loss_scale
+        (losses["loss"] * (weight * (scale.scale if scale else 1.0))).backward()
+    return {name: value.detach() for name, value in {**outputs, **losses}.items()}
+
+
+def _update(trainer: Trainer) -> None:
+    scale = trainer.precision.loss_scale
+    if scale is None or scale.unscale(trainer.network.parameters()):
+        trainer.optimizer.step()
+    else:
+        log.info(f"step {trainer.step} is left out: float16 overflows; loss scale now {scale.scale:g}")
     trainer.optimizer.clear_grad()
     optimizer.advance(trainer.optimizer)
     trainer.step += 1
-    return outputs, losses
 
 
-def _note_failures(trainer: Trainer, fields: dict[str, Any], failures: Failures) -> bool:
+def _note_failures(trainer: Trainer, has_samples: bool, failures: Failures) -> bool:
     """Name what could not be read on any rank; whether all ranks have samples of this batch."""
     if not device.total(len(failures)):
         return True
-    parts = device.gather((bool(fields), failures))
+    parts = device.gather((has_samples, failures))
     for name, reason in (failure for _, part in parts for failure in part):
         if name not in trainer.failed and device.rank() == 0:
             log.warning("skipped %s", reason)
@@ -140,11 +193,13 @@ def _note_failures(trainer: Trainer, fields: dict[str, Any], failures: Failures)
     return not without
 
 
-def _batch_values(metric: Any, outputs: dict, losses: dict, fields: dict[str, Any]) -> dict[str, float]:
-    metric.reset()
-    arrays = {name: value.numpy() for name, value in {**outputs, **losses}.items()}
-    metric.update(arrays, _arrays(fields))
-    metric.merge(device.gather(metric.state()))
+def _batch_values(metric: Any, done: list[tuple[dict, dict]]) -> dict[str, float]:
+    states = []
+    for outputs, fields in done:
+        metric.reset()
+        metric.update(_arrays(outputs), _arrays(fields))
+        states.append(metric.state())
+    metric.merge([state for of_rank in device.gather(states) for state in of_rank])
     return _running(metric)
 
 

@@ -9,6 +9,7 @@ from paddle import nn
 
 from utils import checkpoint, program
 from utils.errors import WeightsError
+from utils.precision import Precision
 from utils.registry import ModelSpec
 
 
@@ -35,9 +36,10 @@ class FeatureExtractor:
         on_gpu: bool,
         to_static: bool = False,
         frames_at_once: int = 20,
+        precision: Precision | None = None,
     ) -> None:
         row = replace(spec, inputs=("image",), outputs=("feature",), loss_inputs=())
-        self.infer = program.inference(_Features(network), row, on_gpu, to_static)
+        self.infer = program.inference(_Features(network), row, on_gpu, to_static, precision)
         self.at_once = frames_at_once if getattr(network, "segments_are_independent", False) else None
 
     def __call__(self, image: np.ndarray) -> np.ndarray:

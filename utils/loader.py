@@ -52,13 +52,23 @@ def training_batches(
     return [list(order[s : s + batch_size][rank::world_size]) for s in starts][skip:]
 
 
-def check_batch(batch_size: int, num_samples: int, world_size: int) -> None:
-    """Raise ConfigError for a batch that the ranks cannot share, or that the samples do not fill."""
-    if batch_size % world_size:
-        below = batch_size - batch_size % world_size
-        nearest = " or ".join(str(size) for size in (below, below + world_size) if size)
+def parts_of(batches: Sequence[Sequence[int]], parts: int) -> list[list[int]]:
+    """Each of ``batches`` in ``parts`` of one size, one behind the other."""
+    sizes = [(batch, len(batch) // parts) for batch in batches]
+    return [list(batch[i * size : (i + 1) * size]) for batch, size in sizes for i in range(parts)]
+
+
+def check_batch(batch_size: int, num_samples: int, world_size: int, accumulate: int = 1) -> None:
+    """Raise ConfigError for a batch that the ranks, and the parts of each one's share, cannot share, or that
+    the samples do not fill.
+    """
+    shares = world_size * accumulate
+    if batch_size % shares:
+        below = batch_size - batch_size % shares
+        nearest = " or ".join(str(size) for size in (below, below + shares) if size)
+        parts = f" of {accumulate} parts each (--accumulate)" if accumulate > 1 else ""
         raise ConfigError(
-            f"batch_size {batch_size} cannot be shared by {world_size} processes; nearest: {nearest}"
+            f"batch_size {batch_size} cannot be shared by {world_size} processes{parts}; nearest: {nearest}"
         )
     if num_samples < batch_size:
         raise ConfigError(

@@ -93,6 +93,11 @@ class _PlainEpsilonAdam(paddle.optimizer.Adam):
         return super()._append_optimize_op(block, param_and_grad)
 
 
+def clip(optimizer: paddle.optimizer.Optimizer, norm: float) -> None:
+    """Scale all gradients together, before the decay is added, down to ``norm`` from now on."""
+    optimizer._grad_clip = paddle.nn.ClipGradByGlobalNorm(norm)
+
+
 def advance(optimizer: paddle.optimizer.Optimizer) -> None:
     """Count one step of the learning-rate schedule, if there is one."""
     schedule = optimizer._learning_rate

@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from paddle import nn
 from paddle.static import InputSpec
 
 from utils import device
+from utils.errors import ConfigError
+from utils.precision import Precision, in_float32
 from utils.registry import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -120,20 +123,32 @@ def predictor(prefix: str, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
     return infer
 
 
-def eager(network: nn.Layer, spec: ModelSpec, names: tuple[str, ...]) -> Infer:
+def precision(level: str | None, on: str, to_static: bool) -> Precision:
+    """What ``--amp`` means on this device. Raises ConfigError with ``--to_static``."""
+    if level and to_static:
+        raise ConfigError("--amp and --to_static=True: a compiled Program is float32; leave one of them out")
+    return Precision(level, on)
+
+
+def eager(
+    network: nn.Layer, spec: ModelSpec, names: tuple[str, ...], precision: Precision | None = None
+) -> Infer:
     """Run the network itself: dict of input arrays -> dict of output arrays."""
+    arithmetic = precision.arithmetic if precision else nullcontext
 
     def infer(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         network.eval()
-        with paddle.no_grad():
+        with paddle.no_grad(), arithmetic():
             outputs = network(*(paddle.to_tensor(inputs[name]) for name in spec.inputs))
-        return {name: outputs[name].numpy() for name in names}
+        return {name: value.numpy() for name, value in in_float32(outputs).items() if name in names}
 
     return infer
 
 
-def inference(network: nn.Layer, spec: ModelSpec, on_gpu: bool, to_static: bool) -> Infer:
-    """The fastest right path for this model on this device; the log names it.
+def inference(
+    network: nn.Layer, spec: ModelSpec, on_gpu: bool, to_static: bool, precision: Precision | None = None
+) -> Infer:
+    """The fastest right path for this model on this device; the log names it. ``--amp`` runs eagerly.
 
     A network of several stages has an ``inference`` of its own, which puts theirs together.
 
@@ -141,10 +156,13 @@ def inference(network: nn.Layer, spec: ModelSpec, on_gpu: bool, to_static: bool)
     not agree to ``AGREEMENT``, or the row says so, eager.
     """
     if hasattr(network, "inference"):
-        return network.inference(spec, on_gpu, to_static)
+        return network.inference(spec, on_gpu, to_static, precision)
     if to_static:
         log.info("inference path: compiled Program")
         return eager(compiled(network, spec), spec, spec.evaluated)
+    if precision and precision.level:
+        log.info("inference path: eager, %s", precision)
+        return eager(network, spec, spec.evaluated, precision)
     if on_gpu or spec.cpu_path == "eager":
         reason = "" if on_gpu or not spec.cpu_path_reason else f" ({spec.cpu_path_reason})"
         log.info("inference path: eager%s", reason)

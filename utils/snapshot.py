@@ -85,6 +85,7 @@ class Snapshots:
             "metric": metric,
             "best": self.best,
             "failed": trainer.failed,
+            "loss_scale": trainer.precision.loss_scale.state() if trainer.precision.loss_scale else None,
         }
 
     def scored(self, metric: dict[str, float]) -> None:
@@ -134,6 +135,8 @@ class Snapshots:
         trainer.epoch, trainer.iteration = about["epoch"], about["iteration"]
         trainer.step, self.best = about["step"], about["best"]
         trainer.failed.update(about["failed"])
+        if trainer.precision.loss_scale and about.get("loss_scale"):
+            trainer.precision.loss_scale.restore(about["loss_scale"])
         unscored = about["epoch_finished"] and about.get("metric") is None
         if about["epoch_finished"] and not unscored:
             trainer.epoch, trainer.iteration = trainer.epoch + 1, 0

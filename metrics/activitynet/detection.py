@@ -21,9 +21,9 @@ LOSSES = ("loss", "loc_loss", "cls_loss")
 
 class Detection:
     """``outputs["loc"]`` (N, A, 2) and ``outputs["probability"]`` (N, A, K), class 0 the background;
-    ``batch["video"]`` the names. Losses (``own_loss``, where given, for ``loss``) are sums over a batch,
-    divided by its positive anchors; with ``batch["cls_targets"]`` their result is that of all batches
-    together, whatever their size, else the mean over batches.
+    ``batch["video"]`` the names. Losses are sums over a batch, divided by its positive anchors; with
+    ``batch["cls_targets"]`` their result is that of all batches together, whatever their size, else the mean
+    over batches.
 
     With ``batch["actions"]`` (``[class, start, end]`` as fractions of the video) detections are scored:
     ``average_mAP`` over ``THRESHOLDS`` and ``mAP@0.50``, ``mAP@0.75``, ``mAP@0.95``, as ActivityNet does.
@@ -70,8 +70,7 @@ class Detection:
         weight = 1.0
         if "cls_targets" in batch:
             weight = float((np.asarray(batch["cls_targets"]) > 0).sum())
-        losses = {**outputs, "loss": outputs["own_loss"]} if "own_loss" in outputs else outputs
-        self.mean.update(losses, weight)
+        self.mean.update(outputs, weight)
         if "actions" not in batch:
             return
         for i, video in enumerate(batch["video"]):

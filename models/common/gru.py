@@ -22,6 +22,7 @@ from paddle.tensor.manipulation import tensor_array_to_tensor
 
 from models.common.layers import xavier
 from models.common.ragged import by_step, by_step_padded, inside_mask
+from utils.precision import float32_arithmetic
 
 
 class GRU(nn.Layer):
@@ -67,7 +68,9 @@ class GRU(nn.Layer):
             hidden = _recurrence_of_program(gates, self.weight, start)  # (T, N, H)
             hidden = hidden.reshape([-1, width])
         else:
-            hidden = _Recurrence.apply(gates, self.weight, start, running)  # (S, H)
+            with float32_arithmetic():
+                gates, start = (value.astype(self.weight.dtype) for value in (gates, start))
+                hidden = _Recurrence.apply(gates, self.weight, start, running)  # (S, H)
         hidden = paddle.gather(hidden, back).reshape([num_sequences, num_steps, width])  # (N, T, H)
         return hidden * inside_mask(length, num_steps).astype(hidden.dtype).unsqueeze(2)
 

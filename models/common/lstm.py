@@ -27,6 +27,7 @@ from paddle.tensor.manipulation import tensor_array_to_tensor
 
 from models.common.layers import linear
 from models.common.ragged import by_step, by_step_padded, inside_mask
+from utils.precision import float32_arithmetic
 
 
 class PeepholeLSTM(nn.Layer):
@@ -68,7 +69,9 @@ class PeepholeLSTM(nn.Layer):
             hidden = _recurrence_of_program(gates, self.weight, peepholes)  # (T, N, H)
             hidden = hidden.reshape([-1, width])
         else:
-            hidden = _Recurrence.apply(gates, self.weight, peepholes, running)  # (S, H)
+            with float32_arithmetic():
+                gates = gates.astype(self.weight.dtype)
+                hidden = _Recurrence.apply(gates, self.weight, peepholes, running)  # (S, H)
         hidden = paddle.gather(hidden, back).reshape([num_sequences, num_steps, width])  # (N, T, H)
         inside = inside_mask(length, num_steps).astype(hidden.dtype)
         return hidden * inside.unsqueeze(2)

@@ -43,7 +43,7 @@ def compare_metric(case: Case, described: dict, sections: Sections, file: str, f
     for step in described["steps"]:
         if step["op"] == "accumulate" and mode in ("TRAIN", "VALID"):
             metric.reset()
-            metric.update({"word_loss": arrays[step["fetch"][0]].mean()}, {"word_length": np.ones(1)})
+            metric.update({"loss": arrays[step["fetch"][0]].mean()}, {"word_length": np.ones(1)})
         elif step["op"] == "calculate_and_log_out" and mode in ("TRAIN", "VALID"):
             printed = re.search(r"Loss = (\S+)", step["log"][0][2])[1]
             assert f"{metric.result()['loss']:.8f}" == printed

@@ -278,10 +278,8 @@ def test_damaged_curves_are_named_and_the_others_made(made):
 def test_boundaries_are_regions_of_at_least_a_step(tmp_path):
     recipe = bsn_tem.tiny(tmp_path)
     folder = recipe.parent
-    config = BsnTemReader.Config(
-        tscale=STEPS, feat_dim=8, anno_file=str(folder / "annotations.json"), feat_path=str(folder / "features"),
-        subset="training",
-    )  # fmt: skip
+    places = {"anno_file": str(folder / "annotations.json"), "feat_path": str(folder / "features")}
+    config = BsnTemReader.Config(tscale=STEPS, feat_dim=8, subset="training", **places)
     reader = BsnTemReader(config, "TRAIN")
     about = json.loads((folder / "annotations.json").read_text())
     sample = reader[0]
@@ -345,17 +343,21 @@ def test_overlaps_that_stage_1_did_not_write_are_computed(pem, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("file", "change", "message"),
     [
-        (lambda f: (f / "PGM_proposals" / "v_08.csv").unlink(), "v_08.csv: no such proposals of v_08"),
-        (lambda f: (f / "PGM_feature" / "v_08.npy").unlink(), "v_08.npy: no such features of v_08"),
-        (lambda f: rewrite(f / "PGM_proposals" / "v_08.csv", lambda r: r[:20]), "19 proposals, but 40 rows"),
-        (lambda f: np.save(f / "PGM_feature" / "v_08.npy", np.zeros((40, 7))), r"\(40, 7\), expected \(T, 8\)"),
-        (lambda f: rewrite(f / "PGM_proposals" / "v_08.csv", lambda r: [x[1:] for x in r]), "no column 'xmin'"),
+        ("PGM_proposals/v_08.csv", Path.unlink, "v_08.csv: no such proposals of v_08"),
+        ("PGM_feature/v_08.npy", Path.unlink, "v_08.npy: no such features of v_08"),
+        ("PGM_proposals/v_08.csv", lambda f: rewrite(f, lambda rows: rows[:20]), "19 proposals, but 40 rows"),
+        ("PGM_feature/v_08.npy", lambda f: np.save(f, np.zeros((40, 7))), r"\(40, 7\), expected \(T, 8\)"),
+        (
+            "PGM_proposals/v_08.csv",
+            lambda f: rewrite(f, lambda rows: [row[1:] for row in rows]),
+            "no column 'xmin'",
+        ),
     ],
-)  # fmt: skip
-def test_what_is_wrong_with_a_video_is_said_by_name(pem, tmp_path, spoil, message):
-    spoil(tmp_path)
+)
+def test_what_is_wrong_with_a_video_is_said_by_name(pem, tmp_path, file, change, message):
+    change(tmp_path / file)
     reader = pem()
     with pytest.raises(DataError, match=message):
         reader[0]

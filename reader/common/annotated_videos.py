@@ -30,6 +30,7 @@ class AnnotatedVideos(Dataset):
     are missing, damaged or of another shape.
     """
 
+    whole_batches = True  # losses weigh what is positive by its share of the batch
     suffixes = activitynet.FEATURE_SUFFIXES  # of the files of --video_path
 
     class Config(Config):

@@ -1,8 +1,8 @@
 """Both stages of BSN in one command.
 
-    python data/dataset/bsn/chain.py train --save_dir=data/bsn
-    python data/dataset/bsn/chain.py eval --save_dir=data/bsn --tem_weights=… --pem_weights=…
-    python data/dataset/bsn/chain.py predict --save_dir=data/bsn --filelist=… --tem_weights=… --pem_weights=…
+    python data/dataset/bsn/chain.py train
+    python data/dataset/bsn/chain.py eval --tem_weights=… --pem_weights=…
+    python data/dataset/bsn/chain.py predict --filelist=… --tem_weights=… --pem_weights=…
 
 ``eval`` and ``predict`` run BsnTem, make proposals of its curves, and rate them with BsnPem; ``train`` first
 trains BsnTem, evaluates it on training and validation videos, and trains BsnPem on their proposals; then it
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     add("--tem_weights", help="weights of BsnTem: file, prefix or 2019 folder; in training, to start from")
     add("--pem_weights", help="weights of BsnPem, likewise")
     add("--filelist", help="videos to predict; overrides INFER.filelist")
-    add("--save_dir", default="data/bsn", help="folder for everything (default: %(default)s)")
+    add("--save_dir", default="data/output/bsn", help="folder for everything (default: %(default)s)")
     add("--use_gpu", help="True or False; default: a GPU if there is one")
     add("--seed", type=cli.natural, help="TRAIN.seed of both stages")
     args = flags.parse_args(argv)

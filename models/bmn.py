@@ -187,30 +187,40 @@ class BMN(nn.Layer):
         windows of middle and of low IoU drawn as there are of high (equation 8); ``pem_cls_loss``: cross
         entropy of IoU above 0.9. ``loss``: the sum, regression ten times.
         """
-        tem = self._boundary_loss(outputs["pred_start"], batch["gt_start"])
-        tem = tem + self._boundary_loss(outputs["pred_end"], batch["gt_end"])
+        if "draws" not in batch:
+            batch = {**batch, "draws": self._draws()}
+        tem = self._boundary_loss(outputs["pred_start"], batch, "gt_start")
+        tem = tem + self._boundary_loss(outputs["pred_end"], batch, "gt_end")
         inside = paddle.to_tensor(valid_windows(self.config.dscale, self.config.tscale).astype(np.float32))
-        iou = batch["gt_iou_map"] * inside
-        counted = paddle.ones_like(iou) * inside
         regression, confidence = outputs["pred_bm"].unbind(1)
-        reg = self._regression_loss(regression, iou, counted)
-        positive = (iou > proposals.POSITIVE_IOU).astype("float32")
-        cls = proposals.balanced_entropy(confidence, positive, counted, self.training)
+
+        def tiers(part: dict) -> tuple[Tensor, Tensor, Tensor]:
+            return proposals.iou_tiers(part["gt_iou_map"] * inside, inside)
+
+        def positive(part: dict) -> Tensor:
+            return (part["gt_iou_map"] * inside > proposals.POSITIVE_IOU).astype("float32")
+
+        difference = regression - batch["gt_iou_map"] * inside
+        reg = proposals.sampled_square(difference, batch, tiers, (1.0, 1.0), self.training)
+        cls = proposals.balanced_entropy(confidence, batch, positive, inside, self.training)
         loss = tem + REGRESSION_WEIGHT * reg + cls
         return {"loss": loss, "tem_loss": tem, "pem_reg_loss": reg, "pem_cls_loss": cls}
 
-    def _boundary_loss(self, probability: Tensor, target: Tensor) -> Tensor:
-        positive = (target > 0.5).astype("float32")
-        return proposals.balanced_entropy(probability, positive, paddle.ones_like(target), self.training)
+    def _boundary_loss(self, probability: Tensor, batch: dict[str, Tensor], target: str) -> Tensor:
+        def positive(part: dict) -> Tensor:
+            return (part[target] > 0.5).astype("float32")
 
-    def _regression_loss(self, predicted: Tensor, iou: Tensor, counted: Tensor) -> Tensor:
-        high, middle, low = proposals.iou_tiers(iou, counted)
-        num_high = proposals.total(high.sum(), self.training)
-        weights = high
-        for tier in (middle, low):  # the draws are of windows, the same for every video
-            uniform = proposals.draws(list(iou.shape[1:]), self.training)
-            weights = weights + proposals.sampled(tier, uniform, num_high, self.training)
-        return proposals.weighted_square(predicted - iou, weights, self.training)
+        everywhere = paddle.ones([self.config.tscale])
+        return proposals.balanced_entropy(probability, batch, positive, everywhere, self.training)
+
+    def _draws(self) -> list[Tensor]:
+        """Of windows: they are the same for every video."""
+        shape = [self.config.dscale, self.config.tscale]
+        return [proposals.draws(shape, self.training) for _ in range(2)]
+
+    def with_other_parts(self, parts: list[dict]) -> list[dict]:
+        """The parts of a training batch, each with what it takes to count all of them."""
+        return proposals.in_one_batch(parts, [self._draws()] * len(parts))
 
     def adapt_pretrained(self, state: dict) -> dict:
         """Weights of another training, whatever its grid was; features of another width keep their layer."""

@@ -22,7 +22,7 @@ from utils.config import Config, key
 
 SCALE = 0.1  # of what goes into the sigmoid
 HIGH_IOU, LOW_IOU = 0.6, 0.2  # above: high; at or below: low; between: middle
-LOW_PER_HIGH = 2.0  # of low proposals are drawn for each of high IoU; of middle ones, one
+PER_HIGH = (1.0, 2.0)  # middle and low proposals that are drawn for each of high IoU
 UNUSED = "fc_0"
 
 
@@ -49,15 +49,27 @@ class BsnPem(nn.Layer):
         Proposals of high IoU all count; of the middle ones about as many are drawn, of the low ones twice as
         many. A batch without a high one has nothing to weigh them against: its loss is 0 (2019: NaN).
         """
-        predicted = outputs["pred_iou"]
         iou = batch["gt_iou"].flatten(1)  # (B, K)
-        high, middle, low = proposals.iou_tiers(iou, paddle.ones_like(iou), HIGH_IOU, LOW_IOU)
-        num_high = proposals.total(high.sum(), self.training)
-        weights = high
-        for tier, wanted in ((middle, num_high), (low, LOW_PER_HIGH * num_high)):
-            uniform = proposals.draws_of_samples(list(iou.shape), self.training)
-            weights = weights + proposals.sampled(tier, uniform, wanted, self.training)
-        return {"loss": proposals.weighted_square(predicted.reshape(iou.shape) - iou, weights, self.training)}
+        if "draws" not in batch:
+            batch = {**batch, "draws": self._draws(list(iou.shape))}
+
+        def tiers(part: dict) -> tuple[Tensor, Tensor, Tensor]:
+            iou = part["gt_iou"].flatten(1)
+            return proposals.iou_tiers(iou, paddle.ones_like(iou), HIGH_IOU, LOW_IOU)
+
+        difference = outputs["pred_iou"].reshape(iou.shape) - iou
+        return {"loss": proposals.sampled_square(difference, batch, tiers, PER_HIGH, self.training)}
+
+    def _draws(self, shape: list[int]) -> list[Tensor]:
+        return [proposals.draws_of_samples(shape, self.training) for _ in PER_HIGH]
+
+    def with_other_parts(self, parts: list[dict]) -> list[dict]:
+        """The parts of a training batch, each with what it takes to count all of them."""
+        sizes = [len(part["gt_iou"]) for part in parts]
+        drawn = self._draws([sum(sizes), parts[0]["gt_iou"].shape[1]])
+        return proposals.in_one_batch(
+            parts, list(zip(*(uniform.split(sizes) for uniform in drawn), strict=True))
+        )
 
     def adapt_pretrained(self, state: dict) -> dict:
         """Weights of another training; features of another number keep their layer."""

@@ -48,16 +48,20 @@ class BsnTem(nn.Layer):
         """
         losses = {}
         for name, probability in zip(CURVES, outputs["pred_tem"].unbind(1), strict=True):
-            target = batch[f"gt_{name}"]
             losses[f"{name}_loss"] = proposals.balanced_entropy(
                 probability,
-                (target > 0.5).astype("float32"),
-                paddle.ones_like(target),
+                batch,
+                lambda part, name=name: (part[f"gt_{name}"] > 0.5).astype("float32"),
+                paddle.ones(probability.shape[1:]),
                 self.training,
                 added=1.0,
             )
         total = losses["start_loss"] + losses["end_loss"] + losses["action_loss"]
         return {"loss": total, **losses}
+
+    def with_other_parts(self, parts: list[dict]) -> list[dict]:
+        """The parts of a training batch, each with what it takes to count all of them."""
+        return proposals.in_one_batch(parts, [[]] * len(parts))
 
     def adapt_pretrained(self, state: dict) -> dict:
         """Weights of another training; features or hidden units of another number keep their layer."""

@@ -185,7 +185,7 @@ def test_the_regression_draws_as_many_windows_of_each_tier_as_there_are_of_high_
     num_high = float(high.sum())
     paddle.seed(0)
     for tier in (middle, low):
-        drawn = proposals.sampled(tier, proposals.draws([40, 50], True), high.sum(), True)
+        drawn = proposals.sampled(tier, proposals.draws([40, 50], True), high.sum(), tier.sum())
         assert not (drawn * (1 - tier)).any()
         assert float(drawn.sum()) == pytest.approx(num_high, rel=0.15)
 

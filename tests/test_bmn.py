@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import eval as eval_script
 import predict
 import train
 import tsn_extractor
+from benchmark import proposals as benchmark
 from data.dataset.bmn import gen_infer_list
 from models import ZOO
 from models.bmn import BMN, BoundaryMatching, sample_mask
@@ -88,6 +90,16 @@ def with_gradients(block: BoundaryMatching, form, dtype: str) -> dict[str, np.nd
     gradients = {p.name: p.grad.numpy() for p in block.parameters() if p.trainable}
     block.clear_gradients()
     return {"output": y.numpy(), "input": x.grad.numpy(), **gradients}
+
+
+def test_the_benchmark_compares_the_forms(capsys):
+    flags = ["--tscale=8", "--num_sample=4", "--batch_size=1", "--runs=1", "--rounds=1"]
+    assert benchmark.main(flags) == 0
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"(?:dense|folded) .* ms (?:wall|CPU)", printed)) == 8
+    assert len(re.findall(r"memory of a step .* MB above", printed)) == 2
+    errors = [float(value) for value in re.findall(r"differs by (\S+) of its scale", printed)]
+    assert len(errors) == 6 and max(errors) < 1e-5
 
 
 def dense(block: BoundaryMatching, x: paddle.Tensor) -> paddle.Tensor:

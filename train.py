@@ -23,6 +23,7 @@ from utils import (
     snapshot,
 )
 from utils.config import RunConfig, resolve, to_yaml
+from utils.errors import ConfigError
 
 logger = logging.getLogger("train")
 
@@ -47,6 +48,8 @@ def main(argv: list[str], zoo=ZOO, script: str = __file__, **defaults) -> int:
     log.show_config(logger, "Train", sections)
     logger.info(f"{spec.name} on {on}, {device.world_size()} process(es)")
     precision = program.precision(args.amp, on, args.to_static)
+    if args.sync_bn and args.to_static and device.world_size() > 1:
+        raise ConfigError("--sync_bn and --to_static=True: leave one of them out on many processes")
     with optimizer.fresh_names():
         return train(args, spec, sections, run, precision)
 
@@ -64,6 +67,9 @@ def train(args, spec, sections, run: RunConfig, precision) -> int:
         logger.warning(f"{file}: TRAIN.num_gpus is {run.num_gpus}, but {world} process(es) run, which counts")
     validate = validation(args, spec, sections, precision) if args.valid_interval else None
     network = build.network(spec, sections, "TRAIN", file, seed)
+    if args.sync_bn:
+        count = device.synchronise_batch_norm(network)
+        logger.info(f"batch norm over the batch of all processes in {count} layers")
     solver = build.solver(spec, sections, file)
     called = program.compiled(network, spec) if args.to_static else network
     updates = solver.build(network.parameters())

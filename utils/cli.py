@@ -84,6 +84,7 @@ def train_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     add("--fix_random_seed", type=optional(boolean), help="same numbers in every run (default: False)")
     add("--accumulate", type=positive, default=1,
         help="compute a batch in so many parts, one behind the other (default: 1)")  # fmt: skip
+    add("--sync_bn", type=optional(boolean), default=False, help="batch norm over the batch of all processes")
     add("--clip_norm", type=optional(float), help="scale all gradients together down to this norm")
     add("--num_processes", type=optional(int), help="processes on this machine; default: one a visible GPU")
     add("--no_memory_optimize", action="store_true", help="of 2019; has no effect")

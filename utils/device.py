@@ -91,6 +91,14 @@ def data_parallel(network: paddle.nn.Layer) -> paddle.nn.Layer:
     return paddle.DataParallel(network) if world_size() > 1 else network
 
 
+def synchronise_batch_norm(network: paddle.nn.Layer) -> int:
+    """Let batch norm use the statistics of the total batch of all ranks; the number of its layers."""
+    layers = [layer for layer in network.sublayers() if hasattr(layer, "across_ranks")]
+    for layer in layers:
+        layer.across_ranks = world_size() > 1
+    return len(layers)
+
+
 def mean(value: float) -> float:
     """The mean of ``value`` over all ranks."""
     if world_size() == 1:

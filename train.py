@@ -86,8 +86,9 @@ def train(args, spec, sections, run: RunConfig, precision) -> int:
         snapshot.start(trainer, args.pretrain, build.network_config(spec, sections, "TRAIN", file))
     workers = loader.num_workers(args.num_workers, run.num_readers, world)
     metric = build.metric(spec, sections, "TRAIN", file)
-    jsonl = log.JsonLog(save_dir / "log.jsonl" if device.rank() == 0 else None)
+    jsonl = log.JsonLog(None)
     if device.rank() == 0:
+        jsonl = log.JsonLog(save_dir / "log.jsonl", log.scalar_writer(args.log_writer, save_dir / "curves"))
         checkpoint.remove_unfinished(save_dir, spec.name)
         files.write_atomic(save_dir / f"{spec.name}_config.yaml", to_yaml(sections).encode())
     if run.epoch == 0:
@@ -99,7 +100,7 @@ def train(args, spec, sections, run: RunConfig, precision) -> int:
         if validate and (trainer.epoch + 1) % args.valid_interval == 0:
             result, failed = validate(network)
             logger.info(f"[TEST] Finish {log.values_text(result)}; {len(failed)} could not be read")
-            jsonl.write(kind="valid", epoch=trainer.epoch, **result, failed=len(failed))
+            jsonl.write(kind="valid", epoch=trainer.epoch, step=trainer.step, **result, failed=len(failed))
             snapshots.scored(result)
         trainer.epoch, trainer.iteration = trainer.epoch + 1, 0
 

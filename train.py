@@ -23,7 +23,6 @@ from utils import (
     snapshot,
 )
 from utils.config import RunConfig, resolve, to_yaml
-from utils.errors import ConfigError
 
 logger = logging.getLogger("train")
 
@@ -48,8 +47,6 @@ def main(argv: list[str], zoo=ZOO, script: str = __file__, **defaults) -> int:
     log.show_config(logger, "Train", sections)
     logger.info(f"{spec.name} on {on}, {device.world_size()} process(es)")
     precision = program.precision(args.amp, on, args.to_static)
-    if args.sync_bn and args.to_static and device.world_size() > 1:
-        raise ConfigError("--sync_bn and --to_static=True: leave one of them out on many processes")
     with optimizer.fresh_names():
         return train(args, spec, sections, run, precision)
 
@@ -68,8 +65,7 @@ def train(args, spec, sections, run: RunConfig, precision) -> int:
     validate = validation(args, spec, sections, precision) if args.valid_interval else None
     network = build.network(spec, sections, "TRAIN", file, seed)
     if args.sync_bn:
-        count = device.synchronise_batch_norm(network)
-        logger.info(f"batch norm over the batch of all processes in {count} layers")
+        device.synchronise_batch_norm(network, args.to_static)
     solver = build.solver(spec, sections, file)
     called = program.compiled(network, spec) if args.to_static else network
     updates = solver.build(network.parameters())
@@ -96,17 +92,18 @@ def train(args, spec, sections, run: RunConfig, precision) -> int:
     if args.is_profiler:
         return profile.run(args, trainer, reader, metric, run.batch_size, workers)
 
-    def end_epoch() -> None:
+    def end_epoch(resumed: bool = False) -> None:
         if validate and (trainer.epoch + 1) % args.valid_interval == 0:
+            if resumed:  # its files may be in another folder, or not all written
+                snapshots.save(epoch_finished=True)
             result, failed = validate(network)
             logger.info(f"[TEST] Finish {log.values_text(result)}; {len(failed)} could not be read")
             jsonl.write(kind="valid", epoch=trainer.epoch, step=trainer.step, **result, failed=len(failed))
             snapshots.scored(result)
         trainer.epoch, trainer.iteration = trainer.epoch + 1, 0
 
-    if unscored:  # stopped before this validation, perhaps while the epoch's files were written
-        snapshots.save(epoch_finished=True)
-        end_epoch()
+    if unscored:
+        end_epoch(resumed=True)
     while trainer.epoch < run.epoch:
         rate = trainer.optimizer.get_lr()
         logger.info(f"------- epoch {trainer.epoch}, learning rate {rate:g}, step {trainer.step} -------")

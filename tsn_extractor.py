@@ -58,7 +58,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
     if device.rank() == 0:
         write_list(Path(args.save_dir) / "features.list", reader, targets, set(failed))
         logger.info(f"{len(targets)} videos, {len(failed)} failed; features in {args.save_dir}")
-    return 1 if failed else 0
+    return 1 if failed and device.rank() == 0 else 0  # as in eval.py
 
 
 def feature_files(reader, folder: Path) -> list[Path]:

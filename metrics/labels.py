@@ -1,4 +1,4 @@
-"""Names of classes, by class id."""
+"""Names of classes, by class id, and a ranking of them in words."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 from utils.errors import ConfigError
 
@@ -46,3 +47,13 @@ def read_names(path: str, num_classes: int) -> list[str]:
         count = len(names) if isinstance(names, list) else 0
         raise ConfigError(f"{path}: {count} class names, but MODEL.num_classes is {num_classes}")
     return [str(name) for name in names]
+
+
+def ranking(record: dict[str, Any]) -> str:
+    """The lines of 2019 for a record ``{"video", "topk": [{"class_name", "probability"}]}``."""
+    lines = [f"video_id {record['video']} , topk({len(record['topk'])}) preds:"]
+    lines += [
+        f"\t    class: {entry['class_name']},  probability:  {entry['probability']}"
+        for entry in record["topk"]
+    ]
+    return "\n".join(lines)

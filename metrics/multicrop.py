@@ -149,9 +149,9 @@ class MultiCropAccuracy(TopKAccuracy):
             for record, clip, row in zip(records, clips, rows, strict=True)
         ]
 
-    def wants_picture(self, record: dict[str, Any]) -> bool:
-        """One picture a video, of its first clip."""
-        return record["clip"] == 0
+    def parts(self, record: dict[str, Any]) -> list[dict[str, Any]]:
+        """What is drawn: of a video, its first clip."""
+        return [record] if record["clip"] == 0 else []
 
     def combine(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """One record a video, in the order of the list: the mean of its clips; an error if one failed."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pydantic import PositiveFloat
 
-from metrics.labels import class_names
+from metrics.labels import class_names, ranking
 from utils import visualize
 from utils.config import Config, key
 
@@ -85,12 +85,7 @@ class TopKAccuracy:
 
     def describe(self, record: dict[str, Any]) -> str:
         """A record as the lines that predict prints."""
-        lines = [f"video_id {record['video']} , topk({len(record['topk'])}) preds:"]
-        lines += [
-            f"\t    class: {entry['class_name']},  probability:  {entry['probability']}"
-            for entry in record["topk"]
-        ]
-        return "\n".join(lines)
+        return ranking(record)
 
     def draw(self, figure: Any, record: dict[str, Any], sample: dict[str, Any]) -> None:
         """A record on an empty matplotlib Figure; ``sample["image"]`` is (S, 3 * seglen, H, W) float32."""

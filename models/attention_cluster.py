@@ -16,6 +16,7 @@ import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Initializer, Normal, Uniform
 
+from models.common.classification import sigmoid_cross_entropy
 from utils import optimizer
 from utils.config import Config, key
 from utils.errors import ConfigError
@@ -109,8 +110,7 @@ class AttentionCluster(nn.Layer):
 
     def loss(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Sigmoid cross entropy in nats against ``label`` ``(N, K)``: summed over K, averaged over N."""
-        each = F.binary_cross_entropy_with_logits(outputs["logits"], batch["label"], reduction="none")
-        return {"loss": each.sum(axis=1).mean()}
+        return sigmoid_cross_entropy(outputs, batch)
 
     def adapt_pretrained(self, state: dict) -> dict:
         """Everything that fits: with other classes the classifier is trained anew."""

@@ -20,6 +20,7 @@ from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Assign, Constant, Normal
 from paddle.regularizer import L2Decay
 
+from models.common.classification import sigmoid_cross_entropy
 from models.common.layers import BatchNorm
 from utils import optimizer
 from utils.config import Config, key
@@ -187,8 +188,7 @@ class NeXtVLAD(nn.Layer):
                 f"MODEL.eigen_file={self.config.eigen_file}: no such file. It is yt8m_pca/eigenvals.npy of "
                 "YouTube-8M's PCA archive (data/dataset/README.md); published weights bring it along"
             )
-        each = F.binary_cross_entropy_with_logits(outputs["logits"], batch["label"], reduction="none")
-        return {"loss": each.sum(axis=1).mean()}
+        return sigmoid_cross_entropy(outputs, batch)
 
     def adapt_pretrained(self, state: dict) -> dict:
         """Everything that fits: with other classes the classifier is trained anew."""

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import paddle
 import pytest
+
+from tests.file_server import Server
+from utils import download
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,3 +37,17 @@ def _at_the_root_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _same_threads_for_children() -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """An address to download from."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "PAUSES_SECONDS", (0, 0, 0))
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.go_on.set()
+        server.shutdown()
+        thread.join()

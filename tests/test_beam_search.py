@@ -15,7 +15,7 @@ START, END, WORDS = 0, 1, 5
 
 
 class Step(paddle.nn.Layer):
-    """The next word's scores depend on the last word and on a state that every word changes."""
+    """The next word's probabilities depend on the last word and on a state that every word changes."""
 
     def __init__(self, seed: int, size: int = 4) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Step(paddle.nn.Layer):
     def forward(self, word, state):
         state = paddle.tanh(state + paddle.gather(self.push, word))
         logits = paddle.gather(self.table, word) + paddle.matmul(state, self.mix)
-        return paddle.nn.functional.log_softmax(logits), state
+        return paddle.nn.functional.softmax(logits), state
 
 
 class Search(paddle.nn.Layer):
@@ -48,7 +48,7 @@ def continued(step: Step, sentence: tuple[int, ...], state: np.ndarray) -> np.nd
     state = paddle.to_tensor(state[None])
     for word in sentence:
         scores, state = step(paddle.to_tensor([word]), state)
-    return scores.numpy()[0].astype(np.float64)
+    return np.log(scores.numpy()[0].astype(np.float64))
 
 
 def searched(step: Step, state: np.ndarray, beam_size: int, max_length: int) -> list[tuple[tuple, float]]:

@@ -23,8 +23,8 @@ import train
 from models import ZOO
 from tests.conftest import ROOT
 from tests.recipes import TINY
-from utils import build, checkpoint, engine, program, ranks, safe_pickle
-from utils.config import load_yaml
+from utils import build, checkpoint, engine, loader, program, ranks, safe_pickle
+from utils.config import RunConfig, literal, load_yaml, resolve
 from utils.errors import Interrupted
 
 NAMES = [spec.name for spec in ZOO]
@@ -74,6 +74,37 @@ def assert_same(a: Path, b: Path, tolerance: float = 0.0) -> None:
                 # Not value by value: where a gradient is rounding, Adam makes full steps of it.
                 difference, norm = np.linalg.norm(value - other), np.linalg.norm(value)
                 assert difference <= tolerance * max(norm, 1e-2), name
+
+
+def assert_equal_but_for_rounding(a: object, b: object, tolerance: float, where: str) -> None:
+    """The same JSON value: text, counts and order alike, each number to ``tolerance`` of its size or of 1."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        assert list(a) == list(b), where
+        for name, value in a.items():
+            assert_equal_but_for_rounding(value, b[name], tolerance, f"{where}.{name}")
+    elif isinstance(a, list) and isinstance(b, list):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_equal_but_for_rounding(x, y, tolerance, f"{where}[{i}]")
+    elif isinstance(a, float) and isinstance(b, float):
+        assert abs(a - b) <= tolerance * max(1.0, abs(a)), f"{where}: {a} and {b}"
+    else:
+        assert a == b, where
+
+
+def contents(folder: Path) -> dict[str, object]:
+    """Every file below ``folder``: what its JSON, its numbers between commas or its arrays are."""
+    found: dict[str, object] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = str(path.relative_to(folder))
+        if path.suffix == ".npy":
+            found[name] = np.load(path).tolist()
+        elif path.suffix == ".json":
+            found[name] = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            found[name] = [[literal(cell) for cell in line.split(",")] for line in lines]
+    return found
 
 
 def test_every_model_has_a_small_recipe():
@@ -224,6 +255,40 @@ def test_the_inference_program_gives_what_eager_gives(spec, trained, tmp_path):
         assert program.difference(got[name], value) <= 1e-4, name
 
 
+@each_model
+def test_results_of_more_ranks_than_samples_are_put_together(spec, trained, tmp_path):
+    """Some ranks have one sample, some none; what they found is as if one had seen the list."""
+    recipe, folder = trained(spec.name)
+    sections, file = load_yaml(recipe), str(recipe)
+    size = resolve(RunConfig, sections, "TEST", file).batch_size
+    network = build.network(spec, sections, "TEST", file)
+    checkpoint.load_weights(network, str(folder / spec.name))
+    called, row = build.predicting(network, spec)
+    infer, loss = program.eager(called, row, row.evaluated), program.loss_function(network)
+    reader = build.reader(spec, sections, "TEST", file)
+
+    def scored(rank: int, world: int):
+        metric = build.metric(spec, sections, "TEST", file)
+        for fields, _ in loader.Loader(reader, loader.evaluation_batches(reader, size, rank, world)):
+            batch = {k: v.numpy() if hasattr(v, "numpy") else v for k, v in fields.items()}
+            outputs = infer({name: batch[name] for name in row.inputs})
+            has_loss = row.losses and all(name in batch for name in row.targets)
+            metric.update({**outputs, **(loss(outputs, batch) if has_loss else {})}, batch)
+        return metric
+
+    alone, together = scored(0, 1), build.metric(spec, sections, "TEST", file)
+    world = len(reader) + 2
+    together.merge([scored(rank, world).state() for rank in range(world)])
+    assert alone.result()
+    assert_equal_but_for_rounding(alone.result(), together.result(), 1e-5, "result")
+    if hasattr(alone, "per_video"):
+        assert alone.per_video([]) == together.per_video([])
+    if hasattr(alone, "write_results"):
+        for metric, name in ((alone, "alone"), (together, "together")):
+            metric.write_results(str(tmp_path / name))
+        assert_equal_but_for_rounding(*map(contents, (tmp_path / "alone", tmp_path / "together")), 1e-5, "")
+
+
 @pytest.fixture(scope="module")
 def on_one_and_two(tmp_path_factory) -> Path:
     """``one/<model>`` and ``two/<model>``: what 1 and 2 processes trained, evaluated and predicted."""
@@ -238,22 +303,6 @@ def on_one_and_two(tmp_path_factory) -> Path:
     assert alone.returncode == 0, alone.stderr[-3000:]
     assert ranks.start(2, False, worker, folder / "log") == 0, os.listdir(folder / "log")
     return folder
-
-
-def assert_equal_but_for_rounding(a: object, b: object, tolerance: float, where: str) -> None:
-    """The same JSON value: text, counts and order alike, each number to ``tolerance`` of its size or of 1."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        assert list(a) == list(b), where
-        for name, value in a.items():
-            assert_equal_but_for_rounding(value, b[name], tolerance, f"{where}.{name}")
-    elif isinstance(a, list) and isinstance(b, list):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_equal_but_for_rounding(x, y, tolerance, f"{where}[{i}]")
-    elif isinstance(a, float) and isinstance(b, float):
-        assert abs(a - b) <= tolerance * max(1.0, abs(a)), f"{where}: {a} and {b}"
-    else:
-        assert a == b, where
 
 
 TIMES = {"time", "batch_cost", "reader_cost", "ips", "eta"}
@@ -288,11 +337,7 @@ def test_accumulate_two_parts_equal_one_batch_on_one_and_two_processes(spec, on_
 def test_parallel_two_processes_write_the_results_of_one(spec, on_one_and_two):
     """Every sample once, in the order of the list, in the same files."""
     one, two = on_one_and_two / "one" / spec.name, on_one_and_two / "two" / spec.name
-    names = sorted(path.name for path in one.iterdir())
-    assert names == sorted(path.name for path in two.iterdir())
-    results = [name for name in names if name.endswith(".json") and not name.startswith(f"{spec.name}_epoch")]
-    results = [name for name in results if name not in (f"{spec.name}.json", f"{spec.name}_best.json")]
-    assert {f"{spec.name}_eval_result.json", f"{spec.name}_infer_result.json"} <= set(results)
-    for name in results:
-        a, b = (json.loads((folder / name).read_text(encoding="utf-8")) for folder in (one, two))
-        assert_equal_but_for_rounding(a, b, 1e-6, name)
+    assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
+    first, second = contents(one / "results"), contents(two / "results")
+    assert {f"{spec.name}_eval_result.json", f"{spec.name}_infer_result.json"} <= set(first)
+    assert_equal_but_for_rounding(first, second, 1e-6, "results")

@@ -223,7 +223,11 @@ def understood(words: list[str]) -> None:
         mode, name, config, *flags = words[2:]
         _parse(PARSERS[MODES[mode]], [f"--model_name={name}", f"--config={config}", *flags])
     elif words[:2] == ["pip", "install"]:
-        assert (ROOT / words[words.index("-r") + 1]).is_file(), words
+        if "-r" in words:
+            assert (ROOT / words[words.index("-r") + 1]).is_file(), words
+        else:  # what is optional is tested, too
+            listed = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
+            assert all(re.search(rf"^{name}\b", listed, re.MULTILINE) for name in words[2:]), words
     elif words[1].startswith("data/"):
         help_text = subprocess.run(
             [sys.executable, *words[1:2], "--help"], capture_output=True, text=True, cwd=ROOT

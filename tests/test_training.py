@@ -106,6 +106,74 @@ def test_stopped_and_resumed_equals_uninterrupted(recipe, monkeypatch, calls, st
     assert_same(whole / "TSN", run(recipe, "parts", "--resume=auto", "--valid_interval=0") / "TSN")
 
 
+class Killed(Exception):
+    """Stands for what leaves no time to write anything."""
+
+
+def kill_at(monkeypatch, module, name: str, call: int) -> None:
+    """The ``call``-th call of ``module.name`` does not come to pass."""
+    plain, calls = getattr(module, name), []
+
+    def last_call(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == call:
+            raise Killed
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, last_call)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "call"),
+    [
+        (engine, "evaluate", 1),
+        (engine, "evaluate", 2),  # of the last epoch
+        (checkpoint, "write_json", 3),  # before that of the best
+        (checkpoint, "annotate", 4),  # <Model>_epoch1 does not know its scores, <Model> does
+        (checkpoint, "write_atomic", 9),  # last epoch: <Model>_epoch1 is written, <Model> is not
+    ],
+)
+def test_a_validation_that_a_run_was_stopped_before_is_made_up_for(recipe, monkeypatch, module, name, call):
+    whole = run(recipe, "whole", "--fix_random_seed=True")
+    with monkeypatch.context() as patch:
+        kill_at(patch, module, name, call)
+        with pytest.raises(Killed):
+            run(recipe, "parts", "--fix_random_seed=True")
+    parts = run(recipe, "parts", "--fix_random_seed=True", "--resume=auto")
+    assert_same(whole / "TSN", parts / "TSN")
+    best, other = (weights(folder / "TSN_best.pdparams") for folder in (whole, parts))
+    assert all(np.array_equal(value, other[key]) for key, value in best.items())
+    for file in ("TSN_epoch0", "TSN_epoch1", "TSN", "TSN_best"):
+        first, second = (json.loads((folder / f"{file}.json").read_text()) for folder in (whole, parts))
+        assert first == second, file
+
+
+def test_a_validation_is_made_up_for_in_another_folder(recipe, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_at(patch, engine, "evaluate", 1)
+        with pytest.raises(Killed):
+            run(recipe, "old", "--fix_random_seed=True")
+    folder = run(recipe, "new", f"--resume={recipe.parent / 'old' / 'TSN'}", "--epoch=1")
+    assert set(checkpoint.read_about(str(folder / "TSN_epoch0"))["metric"]) == {
+        "loss",
+        "top1_acc",
+        "top5_acc",
+    }
+    assert (folder / "TSN_best.pdparams").is_file()
+
+
+def test_what_a_killed_run_left_unfinished_is_deleted(recipe):
+    folder = recipe.parent / "out"
+    folder.mkdir()
+    for name in (".TSN.pdparams.12.tmp", ".TSN_epoch3.json.12.tmp", ".TSN_best.pdopt.12.tmp"):
+        (folder / name).write_bytes(b"half")
+    others = {".TSM.pdparams.12.tmp", ".TSN_eval_result.json.12.tmp"}
+    for name in others:
+        (folder / name).write_bytes(b"not ours")
+    run(recipe, "out", "--epoch=0")
+    assert {path.name for path in folder.glob(".*")} == others
+
+
 def test_resume_auto_starts_afresh_in_an_empty_folder_and_skips_a_torn_checkpoint(recipe, caplog):
     whole = run(
         recipe, "whole", "--fix_random_seed=True", "--valid_interval=0", "--resume=auto", "--pretrain=none"

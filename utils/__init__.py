@@ -3,6 +3,9 @@
 import os
 import warnings
 
+# Before Paddle: 2.6 exports a zlib of its own, with which what is loaded later (zlib, PyAV, Pillow) crashes.
+import zlib  # noqa: F401
+
 from utils import cpu
 
 # Paddle reads these, and warns of the last, while it is imported: later is too late.

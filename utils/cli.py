@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from utils import build
+from utils import build, device
 from utils.config import RunConfig, Sections, check_keys, load_yaml, merge_flags, merge_overrides
 from utils.errors import ConfigError, Interrupted, ZooError
 from utils.log import WRITERS
 from utils.precision import LEVELS
 from utils.registry import ModelSpec, find
+
+SECONDS_AFTER_PEER = 5  # less than launchers wait
 
 
 def boolean(text: str) -> bool:
@@ -213,7 +216,10 @@ def recipe(
 
 
 def run(main: Callable[[list[str]], int]) -> int:
-    """Exit status of ``main``; a ZooError is one line on stderr and status 2, Ctrl-C is 130."""
+    """Exit status of ``main``; a ZooError is one line on stderr and status 2, Ctrl-C is 130.
+
+    A rank whose peer is gone says so and fails late: launchers name the one that fails first.
+    """
     try:
         return main(sys.argv[1:])
     except Interrupted as stop:
@@ -222,6 +228,13 @@ def run(main: Callable[[list[str]], int]) -> int:
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if not device.lost_peer(error):
+            raise
+        reason = str(error).strip().splitlines()[-1]
+        print(f"error: another process is gone, rank {device.rank()} cannot go on: {reason}", file=sys.stderr)
+        time.sleep(SECONDS_AFTER_PEER)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

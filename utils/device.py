@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -10,6 +11,8 @@ import paddle.distributed as dist
 
 from utils import cpu
 from utils.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 def visible_gpus() -> int:
@@ -86,17 +89,24 @@ def connect() -> None:
         dist.init_parallel_env()
 
 
+def lost_peer(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank is gone: gloo then names its source file."""
+    return world_size() > 1 and "gloo" in str(error)
+
+
 def data_parallel(network: paddle.nn.Layer) -> paddle.nn.Layer:
     """``network``, its gradients averaged over all ranks, if there are others."""
     return paddle.DataParallel(network) if world_size() > 1 else network
 
 
-def synchronise_batch_norm(network: paddle.nn.Layer) -> int:
-    """Let batch norm use the statistics of the total batch of all ranks; the number of its layers."""
+def synchronise_batch_norm(network: paddle.nn.Layer, to_static: bool) -> None:
+    """Let batch norm use the statistics of the total batch of all ranks. Raises ConfigError in a Program."""
+    if to_static and world_size() > 1:
+        raise ConfigError("--sync_bn and --to_static=True: leave one of them out on many processes")
     layers = [layer for layer in network.sublayers() if hasattr(layer, "across_ranks")]
     for layer in layers:
         layer.across_ranks = world_size() > 1
-    return len(layers)
+    log.info(f"batch norm over the batch of all processes in {len(layers)} layers")
 
 
 def mean(value: float) -> float:

@@ -104,8 +104,8 @@ class Snapshots:
             best = self.last.with_name(f"{self.last.name}_best")
             checkpoint.save([best], checkpoint.network_state(trainer.network), None, about)
             log.info(f"best {spec.best} so far: {value:.6g}, kept as {best}.pdparams")
-        for prefix in (self.last.with_name(f"{self.last.name}_epoch{trainer.epoch}"), self.last):
-            checkpoint.annotate(prefix, about)
+        for prefix in (self.last, self.last.with_name(f"{self.last.name}_epoch{trainer.epoch}")):
+            checkpoint.annotate(prefix, about)  # --resume=auto takes the second
 
     def resume(self, prefix: str, counter_begin: int) -> bool:
         """Continue from ``prefix``: a checkpoint of ours, or 2019's files (or parameters alone).

@@ -63,15 +63,11 @@ class Pictures:
     def __call__(self, index: int, record: dict[str, Any], batch: dict[str, Any], place: int) -> None:
         if hasattr(self.metric, "draw_together"):
             return
-        if hasattr(self.metric, "wants_picture") and not self.metric.wants_picture(record):
-            return
         sample = {field: values[place] for field, values in batch.items()}
-        if not hasattr(self.metric, "parts"):
-            self._write(f"{index:05d}", [record], lambda: self._draw(record, sample))
-            return
-        for number, part in enumerate(self.metric.parts(record)):
-            whole = {**record, **part}
-            self._write(f"{index:05d}", [part], partial(self._draw, whole, sample), record["video"], number)
+        parts = self.metric.parts(record) if hasattr(self.metric, "parts") else [record]
+        for number, part in enumerate(parts):
+            draw = partial(self._draw, {**record, **part}, sample)
+            self._write(f"{index:05d}", [part], draw, record.get("video"), None if part is record else number)
 
     def _draw(self, record: dict[str, Any], sample: dict[str, Any]) -> bytes:
         if self.is_page:

@@ -14,6 +14,7 @@ import paddle
 from paddle import Tensor
 
 NEVER = -1e30  # the score of what is not a sentence; finite, since infinity times 0 is no number
+LEAST = 1e-38  # a probability whose logarithm is finite
 
 
 def beam_search(
@@ -27,7 +28,7 @@ def beam_search(
     """Sentences of every source, the best first; eager and in a Program.
 
     Args:
-        step: the last words ``(N*K,)`` int64 and states ``(N*K, H)`` to log-probabilities ``(N*K, V)`` of the
+        step: the last words ``(N*K,)`` int64 and states ``(N*K, H)`` to probabilities ``(N*K, V)`` of the
             next word and the next states. The K rows of a source lie together.
         state: ``(N, H)`` before the first word.
         start, end: ids of the words before the first and behind the last one.
@@ -54,9 +55,10 @@ def beam_search(
         return paddle.logical_and(t <= max_length, (word != end).any())
 
     def body(t, word, score, state, words, scores):
-        log_probability, state = step(word.flatten(), state)
-        best, following = paddle.topk(log_probability, beam_size)  # (N*K, K)
-        best = score.unsqueeze(2) + best.reshape([-1, beam_size, beam_size])  # (N, K, K)
+        probability, state = step(word.flatten(), state)
+        best, following = paddle.topk(probability, beam_size)  # (N*K, K)
+        best = paddle.log(best.clip(min=LEAST)).reshape([-1, beam_size, beam_size])
+        best = score.unsqueeze(2) + best  # (N, K, K)
         following = following.reshape([-1, beam_size, beam_size])
         ended = (word == end).unsqueeze(2)  # its one continuation is itself
         best = paddle.where(ended, score.unsqueeze(2) + only_first, best)

@@ -1,4 +1,4 @@
-"""What the classifiers of Kinetics share: the last layer, its loss, and how training starts and goes on.
+"""What classifiers share: losses, and for those of Kinetics the last layer, how training starts and goes on.
 
 Shapes: N videos, D features, K classes.
 """
@@ -49,6 +49,12 @@ def cross_entropy(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[
     """
     each = F.cross_entropy(outputs["logits"], batch["label"], ignore_index=-1, reduction="none")
     return {"loss": each.mean()}
+
+
+def sigmoid_cross_entropy(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Sigmoid cross entropy in nats against ``label`` ``(N, K)``: summed over K, averaged over N."""
+    each = F.binary_cross_entropy_with_logits(outputs["logits"], batch["label"], reduction="none")
+    return {"loss": each.sum(axis=1).mean()}
 
 
 def without_classifier(state: dict) -> dict:

@@ -104,7 +104,8 @@ def _samples(
     """
     log = " ".join(line[2] for line in described["log"])
     seed = 0 if keys.get("fix_random_seed") else described["seed"]
-    calls = {call[0].partition(".")[0] for call in described.get("random_calls", [])}
+    drawn = {call[0] for call in described.get("random_calls", [])} - {"random.shuffle"}  # of samples
+    calls = {call.partition(".")[0] for call in drawn}
     if calls == {"random", "np"}:
         reader.shared_rng = _TwoStreams(seed)
     elif "np" in calls:  # 2019 sampled rows of features at random in every mode

@@ -64,6 +64,8 @@ def train(args, spec, sections, run: RunConfig, precision) -> int:
         logger.warning(f"{file}: TRAIN.num_gpus is {run.num_gpus}, but {world} process(es) run, which counts")
     validate = validation(args, spec, sections, precision) if args.valid_interval else None
     network = build.network(spec, sections, "TRAIN", file, seed)
+    if args.sync_bn:
+        device.synchronise_batch_norm(network, args.to_static)
     solver = build.solver(spec, sections, file)
     called = program.compiled(network, spec) if args.to_static else network
     updates = solver.build(network.parameters())
@@ -80,8 +82,9 @@ def train(args, spec, sections, run: RunConfig, precision) -> int:
         snapshot.start(trainer, args.pretrain, build.network_config(spec, sections, "TRAIN", file))
     workers = loader.num_workers(args.num_workers, run.num_readers, world)
     metric = build.metric(spec, sections, "TRAIN", file)
-    jsonl = log.JsonLog(save_dir / "log.jsonl" if device.rank() == 0 else None)
+    jsonl = log.JsonLog(None)
     if device.rank() == 0:
+        jsonl = log.JsonLog(save_dir / "log.jsonl", log.scalar_writer(args.log_writer, save_dir / "curves"))
         checkpoint.remove_unfinished(save_dir, spec.name)
         files.write_atomic(save_dir / f"{spec.name}_config.yaml", to_yaml(sections).encode())
     if run.epoch == 0:
@@ -95,7 +98,7 @@ def train(args, spec, sections, run: RunConfig, precision) -> int:
                 snapshots.save(epoch_finished=True)
             result, failed = validate(network)
             logger.info(f"[TEST] Finish {log.values_text(result)}; {len(failed)} could not be read")
-            jsonl.write(kind="valid", epoch=trainer.epoch, **result, failed=len(failed))
+            jsonl.write(kind="valid", epoch=trainer.epoch, step=trainer.step, **result, failed=len(failed))
             snapshots.scored(result)
         trainer.epoch, trainer.iteration = trainer.epoch + 1, 0
 

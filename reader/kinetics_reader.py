@@ -15,7 +15,7 @@ import numpy as np
 from paddle.io import Dataset
 from pydantic import PositiveFloat
 
-from reader.common import decode, filelist, sampling, transforms
+from reader.common import dali, decode, filelist, sampling, transforms
 from utils import safe_pickle
 from utils.config import MODE, Config, key
 from utils.errors import DataError
@@ -51,8 +51,11 @@ class KineticsReader(Dataset):
         super().__init__()
         self.config, self.mode, self.seed, self.epoch = config, mode, seed, 0
         self.shared_rng: random.Random | None = None
-        # 2019's DALI recipe says pkl, but its lists name videos; they are decoded on the CPU here.
+        # 2019's DALI recipe says pkl, but its lists name videos.
         self.format = "mp4" if config.use_dali or config.format == "video" else config.format
+        self.by_dali = config.use_dali and dali.available()
+        # A forked process cannot use the GPU of its parent.
+        self.in_main_process = self.by_dali and dali.on_gpu()
         classes = None if mode == "INFER" else config.num_classes
         if mode == "INFER" and config.video_path:
             self.format, self.lines = "mp4", filelist.expand(config.video_path)
@@ -101,9 +104,12 @@ class KineticsReader(Dataset):
         elif self.format == "frames":
             video_id = line.path
             images = decode.folder_frames(line.path, line.num_frames, choose)
+        elif self.by_dali:
+            images = dali.video_frames(line.path, decode.reported_frames(line.path), choose)
         else:
             images = decode.video_frames(line.path, choose, config.backend)
-            video_id = Path(line.path).name if config.format == "video" else video_id  # as VideoTag had it
+        if config.format == "video":
+            video_id = Path(line.path).name  # as VideoTag had it
         images = transforms.resize_short_side(images, config.short_size)
         if rng is not None:
             if config.multi_scale_crop:

@@ -308,3 +308,22 @@ def test_a_rank_that_never_comes_is_no_reason_to_wait_for_ever(recipe, tmp_path)
         cwd=ROOT,
     )
     assert done.returncode == 3 and "error: rank 1 failed: no output" in done.stderr
+
+
+def test_parallel_sync_bn_gives_the_statistics_of_one_process(tmp_path):
+    listed = synthetic.video_set(tmp_path)
+    recipe = synthetic.tiny_tsn(tmp_path, listed, TRAIN={"epoch": 1, "batch_size": 8})  # one step
+    flags = ("--pretrain=none", "--fix_random_seed=True", "--valid_interval=0")
+    python = [sys.executable]
+    run(python, "train.py", recipe, "alone", *flags)
+    run(python, "train.py", recipe, "apart", *flags, "--num_processes=2")
+    out = run(python, "train.py", recipe, "together", *flags, "--num_processes=2", "--sync_bn=True")
+    assert "batch norm over the batch of all processes in 20 layers" in out
+    alone, apart, together = (
+        safe_pickle.load(tmp_path / folder / "TSN.pdparams") for folder in ("alone", "apart", "together")
+    )
+
+    def difference(state):
+        return max(np.linalg.norm(state[k] - v) / max(np.linalg.norm(v), 1e-2) for k, v in alone.items())
+
+    assert difference(together) < 1e-4 < 1e-2 < difference(apart)

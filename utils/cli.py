@@ -12,6 +12,7 @@ from typing import Any
 from utils import build, device
 from utils.config import RunConfig, Sections, check_keys, load_yaml, merge_flags, merge_overrides
 from utils.errors import ConfigError, Interrupted, ZooError
+from utils.log import WRITERS
 from utils.precision import LEVELS
 from utils.registry import ModelSpec, find
 
@@ -87,10 +88,18 @@ def train_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     add("--fix_random_seed", type=optional(boolean), help="same numbers in every run (default: False)")
     add("--accumulate", type=positive, default=1,
         help="compute a batch in so many parts, one behind the other (default: 1)")  # fmt: skip
+    add("--sync_bn", type=optional(boolean), default=False, help="batch norm over the batch of all processes")
     add("--clip_norm", type=optional(float), help="scale all gradients together down to this norm")
     add("--num_processes", type=optional(int), help="processes on this machine; default: one a visible GPU")
     add("--no_memory_optimize", action="store_true", help="of 2019; has no effect")
-    add("--is_profiler", type=int, default=0, help="1: profile a few iterations and stop (default: 0)")
+    add(
+        "--log_writer",
+        type=optional(str),
+        choices=list(WRITERS),
+        help="also write curves into <save_dir>/curves",
+    )
+    add("--is_profiler", "--profile", type=int, nargs="?", const=1, default=0,
+        help="1: profile a few iterations and stop (default: 0)")  # fmt: skip
     add("--profiler_path", default="./", help="folder for the profile (default: ./)")
     _amp_flag(parser)
     _loader_flags(parser)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import Any
@@ -13,6 +14,8 @@ from utils import cpu
 from utils.errors import ConfigError, ZooError
 
 PATIENCE_SECONDS = 1800
+
+log = logging.getLogger(__name__)
 
 
 def visible_gpus() -> int:
@@ -123,6 +126,16 @@ def data_parallel(network: paddle.nn.Layer) -> paddle.nn.Layer:
     if world_size() > 1:
         _meet()
     return paddle.DataParallel(network) if world_size() > 1 else network
+
+
+def synchronise_batch_norm(network: paddle.nn.Layer, to_static: bool) -> None:
+    """Let batch norm use the statistics of the total batch of all ranks. Raises ConfigError in a Program."""
+    if to_static and world_size() > 1:
+        raise ConfigError("--sync_bn and --to_static=True: leave one of them out on many processes")
+    layers = [layer for layer in network.sublayers() if hasattr(layer, "across_ranks")]
+    for layer in layers:
+        layer.across_ranks = world_size() > 1
+    log.info(f"batch norm over the batch of all processes in {len(layers)} layers")
 
 
 def mean(value: float) -> float:

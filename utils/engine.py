@@ -87,6 +87,7 @@ def train_epoch(
             record = {
                 "epoch": trainer.epoch,
                 "iter": trainer.iteration,
+                "step": trainer.step,
                 **values,
                 "lr": rate,
                 "batch_cost": cost,
@@ -209,7 +210,7 @@ def _running(metric: Any) -> dict[str, float]:
 
 
 def _train_line(record: dict[str, Any]) -> str:
-    values = {k: v for k, v in record.items() if k not in ("epoch", "iter", "lr", "eta")}
+    values = {k: v for k, v in record.items() if k not in ("epoch", "iter", "step", "lr", "eta")}
     times = {k: values.pop(k) for k in ("batch_cost", "reader_cost", "ips")}
     return (
         f"[TRAIN {time.strftime('%Y-%m-%d %H:%M:%S')}] Epoch {record['epoch']}, iter {record['iter']}, "

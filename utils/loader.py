@@ -180,7 +180,8 @@ class Loader:
     Args:
         reader: the data set, see above. ``reader.collate`` replaces ``collate`` where it has one.
         batches: sample indices of each batch.
-        workers: reader processes; 0 reads in a thread of this process.
+        workers: reader processes; 0 reads in a thread of this process, as does a reader that is
+            ``in_main_process``.
 
     Raises (while iterating):
         DataError: a worker process died; names what it was reading.
@@ -188,7 +189,8 @@ class Loader:
     """
 
     def __init__(self, reader: Dataset, batches: Sequence[Sequence[int]], workers: int = 0) -> None:
-        self.reader, self.batches, self.workers = reader, batches, workers
+        self.reader, self.batches = reader, batches
+        self.workers = 0 if getattr(reader, "in_main_process", False) else workers
 
     def __len__(self) -> int:
         return len(self.batches)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from utils.errors import OutputError
+from utils.errors import ConfigError, OutputError
 from utils.files import json_safe
 
 
@@ -46,10 +47,12 @@ def values_text(values: dict[str, float]) -> str:
 
 
 class JsonLog:
-    """Appends one JSON object a line to ``path``, in one write. Raises OutputError."""
+    """Appends one JSON object a line to ``path``, in one write; numbers go to ``scalars``, too, as
+    ``<kind>/<name>`` at ``step``. Raises OutputError.
+    """
 
-    def __init__(self, path: str | Path | None) -> None:
-        self.path = path
+    def __init__(self, path: str | Path | None, scalars: Any = None) -> None:
+        self.path, self.scalars = path, scalars
 
     def write(self, **record: Any) -> None:
         if self.path is None:
@@ -62,6 +65,23 @@ class JsonLog:
                 file.write(line)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot write: {error.strerror}") from error
+        if self.scalars is not None:
+            for name, value in record.items():
+                if isinstance(value, (int, float)) and name not in ("step", "iter"):
+                    self.scalars.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+
+WRITERS = {"tensorboardX": "SummaryWriter", "visualdl": "LogWriter"}  # package: class
+
+
+def scalar_writer(package: str | None, folder: Path) -> Any:
+    """A writer of curves into ``folder``, or None without ``package``. Raises ConfigError if it is absent."""
+    if package is None:
+        return None
+    try:
+        return getattr(importlib.import_module(package), WRITERS[package])(str(folder))
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"--log_writer={package}: not installed; pip install {package}") from error
 
 
 def bar(total: int, title: str, rank: int = 0) -> tqdm:

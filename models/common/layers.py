@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import paddle
+import paddle.distributed as dist
 import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
+from paddle.autograd import PyLayer
 from paddle.nn.initializer import Constant, Uniform
 from paddle.regularizer import L2Decay
+
+from utils.precision import float32_arithmetic
 
 
 class BatchNorm(nn.Layer):
@@ -33,6 +37,7 @@ class BatchNorm(nn.Layer):
         super().__init__()
         scale_name, offset, mean, variance = names
         self.frozen, self.momentum, self.epsilon = frozen, momentum, epsilon
+        self.across_ranks = False  # train.py --sync_bn: statistics of the total batch
         decay = None if weight_decay is None else L2Decay(weight_decay)
         self.weight = self._create(channels, scale_name, scale, True, decay)
         self.bias = self._create(channels, offset, 0.0, True, decay)
@@ -46,6 +51,8 @@ class BatchNorm(nn.Layer):
         return self.create_parameter([channels], attr=attr)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.across_ranks and self.training and not self.frozen:
+            return self._over_all_ranks(x)
         return F.batch_norm(
             x,
             self.mean,
@@ -56,6 +63,38 @@ class BatchNorm(nn.Layer):
             momentum=self.momentum,
             epsilon=self.epsilon,
         )
+
+    def _over_all_ranks(self, x: Tensor) -> Tensor:
+        """By the statistics of the total batch. Paddle's SyncBatchNorm has no kernel for CPUs."""
+        with float32_arithmetic():
+            x = x.astype(self.weight.dtype)
+            axes, shape = [0, *range(2, x.ndim)], [1, -1, *[1] * (x.ndim - 2)]
+            own = paddle.full([1], x.size // x.shape[1], x.dtype)  # values a channel
+            *sums, count = _SumOverRanks.apply(paddle.concat([x.sum(axes), own])).split([x.shape[1], 1])
+            mean = sums[0] / count
+            centred = x - mean.reshape(shape)
+            variance = _SumOverRanks.apply((centred * centred).sum(axes)) / count
+            with paddle.no_grad():
+                for stored, value in ((self.mean, mean), (self.variance, variance)):
+                    stored.set_value(self.momentum * stored + (1.0 - self.momentum) * value)
+            scale = self.weight * paddle.rsqrt(variance + self.epsilon)
+            return centred * scale.reshape(shape) + self.bias.reshape(shape)
+
+
+class _SumOverRanks(PyLayer):
+    """The gradient of a sum over ranks is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
 
 
 class TemporalConv(nn.Layer):

@@ -71,6 +71,18 @@ def _open(path: str) -> cv2.VideoCapture:
     return capture
 
 
+def reported_frames(path: str) -> int:
+    """What the container says. Raises DataError for a file that is missing or no video."""
+    if not os.path.isfile(path):
+        raise DataError(f"{path}: no such file")
+    capture = _open(path)
+    reported = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+    capture.release()
+    if reported < 1:
+        raise DataError(f"{path}: not a readable video")
+    return reported
+
+
 def _opencv_opens(path: str) -> bool:
     capture = _open(path)
     opened = capture.isOpened()

@@ -60,7 +60,7 @@ def tiny(folder: Path, **overrides: dict) -> Path:
             "epoch": 2,
             "batch_size": 4,
             "num_threads": 0,
-            "learning_rate": 0.001,
+            "learning_rate": 0.0003,
             "learning_rate_decay": 0.1,
             "lr_decay_iter": 3,
             "l2_weight_decay": "1e-4",

@@ -295,6 +295,10 @@ def test_what_cannot_be_read_is_named(tmp_path):
         ('{"v_1": {"subset": "validation"}}', "v_1: expected a duration_second above 0, got None"),
         ('{"v_1": {"duration_second": 3, "subset": "validation", "annotations": [{}]}}', "v_1: expected ann"),
         ('{"v_1": {"duration_second": 3}}', 'have no "subset"'),
+        (
+            '{"../v_1": {"duration_second": 3, "subset": "validation"}}',
+            "expected the name of a video, got '../v_1'",
+        ),
     ):
         file = tmp_path / "bad.json"
         file.write_text(content, encoding="utf-8")

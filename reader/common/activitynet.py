@@ -110,6 +110,7 @@ def _stem(text: str) -> str:
 
 
 def _named(name: str, known: Mapping[str, Any], where: str) -> Video:
+    _check_name(name, where)
     found = _find(name, known)
     if found is None:
         return Video(name, None, np.zeros((0, 2)), where)
@@ -145,7 +146,14 @@ def _part(entry: Any, name: str) -> Any:
     return entry.get(name) if isinstance(entry, dict) else None
 
 
+def _check_name(name: str, where: str) -> None:
+    """Files are called after a video: its name must not lead out of their folder."""
+    if not name or name != Path(name).name or "\\" in name:
+        raise DataError(f"{where}: expected the name of a video, got {name!r}")
+
+
 def _video(name: str, entry: Any, file: str) -> Video:
+    _check_name(name, file)
     duration = _part(entry, "duration_second")
     if duration is None:
         duration = _part(entry, "duration")  # of the official annotations

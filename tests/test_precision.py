@@ -13,7 +13,7 @@ from utils.precision import LossScale, Precision, float32_arithmetic, in_float32
 
 def rounded(array: np.ndarray) -> np.ndarray:
     """To the 8 bits of bfloat16's mantissa, half to even."""
-    bits = array.astype(np.float32).view(np.uint32).astype(np.uint64)
+    bits = array.astype(np.float32).view(np.uint32).astype(np.int64)
     bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
     return bits.astype(np.uint32).view(np.float32)
 

@@ -3,7 +3,8 @@
 Any network of the zoo with ``forward_features`` makes them. ``<save_dir>/<video>.npy`` is (S, D) float32, S
 being INFER.seg_num, or with --tscale=T a sequence rescaled to (T, D). What is there is kept, and a file is
 whole or not there, so a run that was stopped goes on. ``features.list`` names the files with the labels that
-the list of videos had: AttentionLSTM trains on it.
+the list of videos had: AttentionLSTM trains on it. ``videos.json`` says how long the videos are: BMN and BSN
+predict the whole folder (``--video_path``) in seconds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from models import ZOO
+from reader.common import activitynet, decode
 from utils import build, cli, device, features, files, loader, log, weights
 from utils.config import RunConfig, resolve
 from utils.errors import ConfigError, DataError
@@ -57,6 +59,7 @@ def main(argv: list[str], zoo=ZOO, **defaults) -> int:
     failed = [index for part in device.gather(failed) for index in part]
     if device.rank() == 0:
         write_list(Path(args.save_dir) / "features.list", reader, targets, set(failed))
+        write_durations(reader, targets, set(failed))
         logger.info(f"{len(targets)} videos, {len(failed)} failed; features in {args.save_dir}")
     return 1 if failed and device.rank() == 0 else 0  # as in eval.py
 
@@ -105,6 +108,17 @@ def write_list(file: Path, reader, targets: list[Path], failed: set[int]) -> Non
         if i not in failed
     ]
     files.write_atomic(file, "".join(f"{line}\n" for line in lines).encode("utf-8"))
+
+
+def write_durations(reader, targets: list[Path], failed: set[int]) -> None:
+    """``videos.json`` beside the features; folders of images have no duration."""
+    seconds = {
+        target.stem: decode.duration_second(reader.describe(i))
+        for i, target in enumerate(targets)
+        if i not in failed
+    }
+    known = {name: second for name, second in seconds.items() if second}
+    activitynet.write_durations(targets[0].parent, known)
 
 
 if __name__ == "__main__":

@@ -326,7 +326,8 @@ def test_nothing_found_is_an_empty_valid_file(metric, tmp_path):
 def test_the_sum_of_two_ranks_is_the_whole(metric, tmp_path):
     actions = [[1, 0.1, 0.4]]
     batches = [({"video": [f"v_{i}"], "actions": [actions]}) for i in range(3)]
-    outputs = {**perfect(metric, actions), "loss": np.array([2.0])}
+    losses = {"loss": np.array([2.0]), "loc_loss": np.array([0.5]), "cls_loss": np.array([1.5])}
+    outputs = {**perfect(metric, actions), **losses}
     for batch in batches:
         metric.update(outputs, batch)
     whole, state = metric.result(), []

@@ -26,6 +26,10 @@ from utils import checkpoint, safe_pickle
 
 LAUNCH = [sys.executable, "-m", "paddle.distributed.launch"]
 ALONE = [sys.executable]
+# Followed by a folder for logs, and what two ranks run.
+START = "import sys, pathlib; from utils import ranks; "
+START += "sys.exit(ranks.start(2, False, sys.argv[2:], pathlib.Path(sys.argv[1])))"
+SPAWN = [sys.executable, "-c", START]
 # The rate depends on no number of epochs, so that a run can be cut short.
 FIXED = ("--pretrain=none", "--fix_random_seed=True", "--log_interval=1", "-o", "TRAIN.decay_epochs=[1]")
 
@@ -253,6 +257,21 @@ def test_a_killed_rank_ends_the_launchers_job_and_one_process_takes_over(recipe)
         assert np.abs(value - other[name]).max() <= 1e-4 * max(np.abs(value).max(), 1e-3), name
 
 
+def test_a_rank_may_come_late(tmp_path):
+    """gloo gives up after 30 seconds; a checkpoint or the longer half of an evaluation may take more."""
+    script = tmp_path / "late.py"
+    script.write_text(
+        f"import sys, time\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "from utils import device\n"
+        "device.set_device(False, None)\n"
+        "device.connect()\n"
+        "time.sleep(33 * device.rank())\n"
+        "assert device.gather(device.rank()) == [0, 1] and device.total(2) == 4 and device.highest(3) == 3\n"
+    )
+    done = subprocess.run([*SPAWN, str(tmp_path / "log"), str(script)], timeout=120, cwd=ROOT)
+    assert done.returncode == 0, (tmp_path / "log" / "rank1.log").read_text()
+
+
 def test_a_full_disk_is_one_line_and_what_was_there_is_whole(recipe):
     """As large a file as a checkpoint cannot be written: the limit of the process stands for the disk."""
     flags = (*FIXED, "--valid_interval=0", "--num_processes=2")
@@ -280,11 +299,9 @@ def test_a_rank_that_never_comes_is_no_reason_to_wait_for_ever(recipe, tmp_path)
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
     )
-    program = "import sys; from pathlib import Path; from utils import ranks; "
-    program += "sys.exit(ranks.start(2, False, sys.argv[2:], Path(sys.argv[1])))"
     args = [str(script), f"--config={recipe}", f"--save_dir={tmp_path}", "--use_gpu=False", *FIXED]
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "log"), *args],
+        [*SPAWN, str(tmp_path / "log"), *args],
         capture_output=True,
         text=True,
         timeout=60,

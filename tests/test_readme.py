@@ -30,6 +30,7 @@ PARSERS = {  # by column of the flags table
     "predict": cli.predict_parser(ZOO),
     "inference_model": cli.inference_parser(ZOO),
 }
+MORE_PARSERS = {"tsn_extractor": cli.extract_parser(ZOO)}  # not in that table
 MODES = {"train": "train", "eval": "eval", "predict": "predict", "inference": "inference_model"}
 TREE_FOLDERS = ("models", "reader", "metrics", "utils")  # the tree shows every file of these
 NONE = "–"
@@ -237,7 +238,7 @@ def understood(words: list[str]) -> None:
     elif words[1] == "-m":
         assert importlib.util.find_spec(words[2]), words
     else:
-        _parse(PARSERS[words[1].removesuffix(".py")], words[2:])
+        _parse({**PARSERS, **MORE_PARSERS}[words[1].removesuffix(".py")], words[2:])
 
 
 def _parse(parser: argparse.ArgumentParser, argv: list[str]) -> None:

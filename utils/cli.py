@@ -228,10 +228,10 @@ def run(main: Callable[[list[str]], int]) -> int:
     except ZooError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         if not device.lost_peer(error):
             raise
-        reason = str(error).strip().splitlines()[-1]
+        reason = str(error).strip().splitlines()[0]
         print(f"error: another process is gone, rank {device.rank()} cannot go on: {reason}", file=sys.stderr)
         time.sleep(SECONDS_AFTER_PEER)
         return 1

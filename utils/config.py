@@ -35,6 +35,9 @@ RETIRED = {
     "bone_nework": "2019 did not read it either",
     "UNIQUE": "2019 did not read it either",
     "gradient_clip_norm": "2019 never applied it",
+    "prop_boundary_ratio": "in BSN's recipes 2019 did not read it",
+    "num_sample": "in BSN's recipes 2019 did not read it",
+    "score_thresh": "in BSN's recipes 2019 did not read it",
 }
 
 

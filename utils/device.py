@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import Any
 
 import paddle
 import paddle.distributed as dist
 
 from utils import cpu
-from utils.errors import ConfigError
+from utils.errors import ConfigError, ZooError
+
+PATIENCE_SECONDS = 1800
 
 log = logging.getLogger(__name__)
 
@@ -89,13 +92,39 @@ def connect() -> None:
         dist.init_parallel_env()
 
 
-def lost_peer(error: RuntimeError) -> bool:
-    """Whether a collective failed because another rank is gone: gloo then names its source file."""
-    return world_size() > 1 and "gloo" in str(error)
+def lost_peer(error: Exception) -> bool:
+    """Whether ranks could not talk because another one is gone: the message then names a source file."""
+    return world_size() > 1 and any(name in str(error) for name in ("gloo", "tcp_utils", "tcp_store"))
+
+
+_meetings = 0  # of this process with the other ranks
+
+
+def _meet() -> None:
+    """Wait on a CPU until every rank has come here: gloo itself gives up after 30 seconds.
+
+    Ranks come late for good reasons: one writes a checkpoint, or has the longer videos to evaluate. Whoever
+    started them ends all when one is gone. Raises ZooError after half an hour, the patience of NCCL.
+    """
+    global _meetings
+    if paddle.device.get_device() != "cpu":
+        return
+    _meetings += 1
+    store = paddle.base.core.create_or_get_global_tcp_store()
+    deadline, pause = time.monotonic() + PATIENCE_SECONDS, 1e-4
+    came = store.add("meetings", 1)
+    while came < _meetings * world_size():  # nobody comes twice before all came once
+        if time.monotonic() > deadline:
+            raise ZooError(f"rank {rank()} has waited {PATIENCE_SECONDS} seconds for another one")
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)
+        came = store.add("meetings", 0)
 
 
 def data_parallel(network: paddle.nn.Layer) -> paddle.nn.Layer:
     """``network``, its gradients averaged over all ranks, if there are others."""
+    if world_size() > 1:
+        _meet()
     return paddle.DataParallel(network) if world_size() > 1 else network
 
 
@@ -113,6 +142,7 @@ def mean(value: float) -> float:
     """The mean of ``value`` over all ranks."""
     if world_size() == 1:
         return value
+    _meet()
     tensor = paddle.to_tensor([value], dtype="float64")
     dist.all_reduce(tensor)
     return tensor.item() / world_size()
@@ -122,6 +152,7 @@ def total(value: int) -> int:
     """The sum of ``value`` over all ranks."""
     if world_size() == 1:
         return value
+    _meet()
     tensor = paddle.to_tensor([value], dtype="int64")
     dist.all_reduce(tensor)
     return int(tensor.item())
@@ -131,6 +162,7 @@ def highest(value: int) -> int:
     """The largest ``value`` of all ranks."""
     if world_size() == 1:
         return value
+    _meet()
     tensor = paddle.to_tensor([value], dtype="int64")
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return int(tensor.item())
@@ -145,6 +177,7 @@ def gather(value: Any) -> list[Any]:
     """``value`` of every rank, in the order of ranks; each rank gets the list."""
     if world_size() == 1:
         return [value]
+    _meet()
     values: list[Any] = []
     dist.all_gather_object(values, value)
     return values
@@ -153,5 +186,6 @@ def gather(value: Any) -> list[Any]:
 def share_from_rank_0(tensors: list[paddle.Tensor]) -> None:
     """Give every rank the values of rank 0 (the running statistics of batch norm are kept local)."""
     if world_size() > 1:
+        _meet()
         for tensor in tensors:
             dist.broadcast(tensor, 0)

@@ -21,6 +21,18 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
+def ioa(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Length of the intersection over that of ``a``, ``(P, 2)`` and ``(Q, 2)`` to ``(P, Q)``.
+
+    0 where ``a`` has no length.
+    """
+    a, b = np.asarray(a, np.float64).reshape(-1, 2), np.asarray(b, np.float64).reshape(-1, 2)
+    start, end = np.maximum(a[:, None, 0], b[None, :, 0]), np.minimum(a[:, None, 1], b[None, :, 1])
+    common = np.maximum(end - start, 0.0)
+    length = np.broadcast_to((a[:, 1] - a[:, 0])[:, None], common.shape)
+    return np.divide(common, length, out=np.zeros_like(common), where=length > 0)
+
+
 def nms(overlap: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
     """Non-maximum suppression: indices of what stays, the highest score first.
 
@@ -55,4 +67,33 @@ def gaussian_soft_nms(
         scores = scores * np.exp(-(overlap[chosen, left] ** 2) / sigma)
         stays = scores >= lowest
         left, scores = left[stays], scores[stays]
+    return np.array(indices, dtype=np.int64), np.array(values)
+
+
+def soft_nms(
+    segments: np.ndarray, scores: np.ndarray, alpha: float, low: float, high: float, most: int = 101
+) -> tuple[np.ndarray, np.ndarray]:
+    """Soft-NMS of proposals (BSN, https://arxiv.org/abs/1806.02964): indices and new scores, highest first.
+
+    Each segment taken multiplies by ``exp(-overlap^2 / alpha)`` the scores of those that it overlaps by more
+    than ``low + (high - low) * width``. ``segments`` ``(P, 2)`` are fractions of the video: so is ``width``,
+    the length of the one taken. At most ``most`` are taken. As in 2019 the last one left is never taken, and
+    a single segment stays as it is.
+    """
+    start, end = np.asarray(segments, np.float64).reshape(-1, 2).T
+    scores = np.array(scores, np.float64)
+    if len(scores) == 1:
+        return np.zeros(1, np.int64), scores
+    length = end - start
+    indices, values = [], []
+    for _ in range(min(most, len(scores) - 1)):
+        best = int(np.argmax(scores))
+        indices.append(best)
+        values.append(scores[best])
+        scores[best] = -np.inf
+        # Summed in 2019's order: on a grid of time steps many overlaps are equal to the threshold but for it.
+        common = np.maximum(np.minimum(end, end[best]) - np.maximum(start, start[best]), 0.0)
+        overlap = common / (length - common + end[best] - start[best])
+        decays = (overlap > low + (high - low) * length[best]) & (scores > -np.inf)
+        scores[decays] *= np.exp(-np.square(overlap[decays]) / alpha)
     return np.array(indices, dtype=np.int64), np.array(values)

@@ -6,29 +6,15 @@ python -m metrics.activitynet.average_precision RESULT.json ANNOTATIONS.json --s
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from metrics.activitynet.records import Action, read_annotations, read_results
 from utils import cli, temporal
-from utils.errors import DataError
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of temporal IoU
-
-
-@dataclass(frozen=True)
-class Action:
-    """One action in time; ``score`` is that of a detection."""
-
-    video: str
-    label: str
-    start: float
-    end: float
-    score: float = 1.0
 
 
 def mean_average_precision(truth: Sequence[Action], detections: Sequence[Action]) -> dict[str, Any]:
@@ -88,58 +74,6 @@ def interpolated_area(precision: np.ndarray, recall: np.ndarray) -> float:
     return float(((recall[steps] - recall[steps - 1]) * precision[steps]).sum())
 
 
-def read_annotations(file: str, subset: str) -> list[Action]:
-    """Actions of one subset of an ActivityNet annotation, in seconds; raises DataError.
-
-    ``{"database": {video: {"subset", "annotations": [{"label", "segment"}]}}}``, or its inner part alone.
-    """
-    content = _read(file)
-    database = content.get("database", content)
-    found = []
-    try:
-        for video, about in database.items():
-            if about["subset"] == subset:
-                found += [
-                    Action(video, str(one["label"]), *map(float, one["segment"]))
-                    for one in about["annotations"]
-                ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{file}: not an ActivityNet annotation ({error!r})") from error
-    if not found:
-        known = sorted({about["subset"] for about in database.values()})
-        raise DataError(f"{file}: no annotated action in the subset {subset!r}; subsets: {', '.join(known)}")
-    return found
-
-
-def read_detections(file: str, known: set[str]) -> list[Action]:
-    """``{"results": {video: [{"label", "score", "segment"}]}}``, in seconds; raises DataError.
-
-    A video may be called with or without the ``v_`` of its file, whichever ``known`` does not have.
-    """
-    results = _read(file).get("results")
-    found = []
-    try:
-        for video, rows in results.items():
-            name = next((n for n in (video, video.removeprefix("v_"), f"v_{video}") if n in known), video)
-            found += [
-                Action(name, str(one["label"]), *map(float, one["segment"]), float(one["score"]))
-                for one in rows
-            ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{file}: not a result of detection ({error!r})") from error
-    return found
-
-
-def _read(file: str) -> dict:
-    try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot read it: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{file}: expected a JSON object, got {type(content).__name__}")
-    return content
-
-
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Detection mAP of a result JSON, as ActivityNet scores it.")
     parser.add_argument("results", help='{"results": {video: [{"label", "score", "segment"}]}}')
@@ -147,7 +81,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--subset", default="validation", help="default: validation")
     args = parser.parse_args(argv)
     truth = read_annotations(args.annotations, args.subset)
-    detections = read_detections(args.results, {action.video for action in truth})
+    detections = read_results(args.results, {action.video for action in truth}, labelled=True)
     scores = mean_average_precision(truth, detections)
     videos, classes = len({action.video for action in truth}), len(scores["classes"])
     print(f"{len(detections)} detections; {len(truth)} actions of {videos} videos, {classes} classes")

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from metrics.activitynet.average_precision import THRESHOLDS, Action, mean_average_precision
+from metrics.activitynet.average_precision import THRESHOLDS, mean_average_precision
+from metrics.activitynet.records import Action
+from metrics.losses import MeanLosses
 from utils import anchors, files, temporal
 from utils.config import Config, key
 from utils.errors import ConfigError, DataError
@@ -47,6 +49,7 @@ class Detection:
         self.anchors = anchors.anchors(config.img_size, config.num_anchors)
         self.labels = [str(number) for number in range(config.num_classes - 1)]
         self.durations: dict[str, float] | None = None
+        self.mean = MeanLosses(*LOSSES)
         self.reset()
 
     def prepare(self) -> None:
@@ -59,7 +62,7 @@ class Detection:
         self.durations = read_durations(config.video_duration_file)
 
     def reset(self) -> None:
-        self.sums, self.weight = dict.fromkeys(LOSSES, 0.0), 0.0
+        self.mean.reset()
         self.detections: dict[str, list[tuple[int, float, float, float]]] = {}
         self.truth: dict[str, list[list[float]]] = {}
 
@@ -67,9 +70,7 @@ class Detection:
         weight = 1.0
         if "cls_targets" in batch:
             weight = float((np.asarray(batch["cls_targets"]) > 0).sum())
-        for name in LOSSES:
-            self.sums[name] += weight * float(np.mean(outputs.get(name, 0.0)))
-        self.weight += weight
+        self.mean.update(outputs, weight)
         if "actions" not in batch:
             return
         for i, video in enumerate(batch["video"]):
@@ -80,12 +81,10 @@ class Detection:
 
     def running(self) -> dict[str, float]:
         """The mean losses so far."""
-        return {name: total / max(1.0, self.weight) for name, total in self.sums.items()}
+        return self.mean.result()
 
     def result(self) -> dict[str, float]:
         """Mean losses, and the mAP of what was scored; empty before the first batch."""
-        if not self.weight and not self.truth:
-            return {}
         if not self.truth:
             return self.running()
         truth = [
@@ -112,14 +111,13 @@ class Detection:
 
     def state(self) -> tuple:
         """What ``merge`` adds up; plain values, so that ranks can exchange it."""
-        return dict(self.sums), self.weight, self.detections, self.truth
+        return self.mean.state(), self.detections, self.truth
 
     def merge(self, states: list[tuple]) -> None:
         """Become the sum of ``states``, one a rank."""
-        self.sums = {name: sum(state[0][name] for state in states) for name in LOSSES}
-        self.weight = sum(state[1] for state in states)
-        self.detections = {video: rows for state in states for video, rows in state[2].items()}
-        self.truth = {video: rows for state in states for video, rows in state[3].items()}
+        self.mean.merge([state[0] for state in states])
+        self.detections = {video: rows for state in states for video, rows in state[1].items()}
+        self.truth = {video: rows for state in states for video, rows in state[2].items()}
 
     def decode(self, outputs: dict[str, np.ndarray], batch: dict[str, Any]) -> list[dict[str, Any]]:
         """One record a video: ``{"video", "duration_second", "detections"}``; each of these is ``{"score",

@@ -97,6 +97,26 @@ class _SumOverRanks(PyLayer):
         return total
 
 
+class TemporalConv(nn.Layer):
+    """A convolution over time ``(B, c_in, T)`` to ``(B, c_out, T)``; its kernel is stored as 2-D, (1, k)."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, name: str, groups: int = 1) -> None:
+        super().__init__()
+        bound = (c_in * kernel) ** -0.5  # of all inputs, also where groups see a part of them
+        self.conv = nn.Conv2D(
+            c_in,
+            c_out,
+            (1, kernel),
+            padding=(0, kernel // 2),
+            groups=groups,
+            weight_attr=ParamAttr(name=f"{name}.w_0", initializer=Uniform(-bound, bound)),
+            bias_attr=ParamAttr(name=f"{name}.b_0", initializer=Uniform(-bound, bound)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x.unsqueeze(2)).squeeze(2)
+
+
 def xavier(inputs: int, outputs: int) -> Uniform:
     """The values that 2019's layers start from unless told otherwise."""
     bound = (6.0 / (inputs + outputs)) ** 0.5

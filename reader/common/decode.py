@@ -49,6 +49,20 @@ def video_frames(path: str, choose: Choose, backend: str = "opencv") -> list[Ima
     return [frames[index] for index in indices]
 
 
+def duration_second(path: str) -> float | None:
+    """How long a video is, as its container says; None where it does not, or is no video."""
+    try:
+        with av.open(path) as container:
+            stream = next(iter(container.streams.video), None)
+            if container.duration:
+                return container.duration / av.time_base
+            if stream is not None and stream.frames and stream.average_rate:
+                return float(stream.frames / stream.average_rate)
+    except (av.FFmpegError, OSError):
+        return None
+    return None
+
+
 def _open(path: str) -> cv2.VideoCapture:
     # One decoder thread a reader process: the processes together fill the cores already.
     options = [cv2.CAP_PROP_N_THREADS, 1] if get_worker_info() else []

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from metrics.activitynet import average_precision
+from metrics.activitynet.records import read_annotations, read_results
 from tests.conformance.cases import Case, assert_close, read_json
 from tests.conformance.tolerances import tolerance
 
@@ -74,11 +75,9 @@ def _compare_files(case: Case, ours: Path, recorded: Path, limit: float) -> None
 
 def compare_map(folder: Path, name: str, recorded: dict) -> None:
     """The official mAP of a recorded result file, whose labels are those of the annotation."""
-    truth = average_precision.read_annotations(
-        str(folder / "data" / "bmn" / "activity_net_1_3_gt.json"), "validation"
-    )
+    truth = read_annotations(str(folder / "data" / "bmn" / "activity_net_1_3_gt.json"), "validation")
     file = folder / "metrics" / name / "relabelled_for_map.json"
-    found = average_precision.read_detections(str(file), {action.video for action in truth})
+    found = read_results(str(file), {action.video for action in truth}, labelled=True)
     scores = average_precision.mean_average_precision(truth, found)
     assert_close(scores["mAP"], recorded["mAP_per_tIoU"], 1e-6, f"{name} mAP")
     assert_close(scores["average_mAP"], recorded["average_mAP"], 1e-6, f"{name} average mAP")

@@ -44,6 +44,12 @@ KEPT = {
             *("small_infer_b2", "small_valid_b5", "small_train3", "small_train3_clip"),
             *("lr", "lr_clip"),
         ),
+        "BMN": (
+            *("small_infer_dscale8", "small_test_b2", "small_valid_b2_random"),
+            *("small_train3", "small_train3_random", "lr"),
+        ),
+        "BSNTEM": ("small_infer_b2", "small_valid_zero_pos", "small_train3", "lr"),
+        "BSNPEM": ("infer_b1", "valid_b2_random", "valid_b2_manyhigh", "train3_random", "small_train3", "lr"),
         "CTCN": ("small_infer_b2", "small_valid_b2", "small_train3", "lr"),
         "VIDEOTAG_ATTENTIONLSTM": ("small_infer_b3", "small_train3", "lr"),
         "ETS": (

@@ -159,7 +159,7 @@ def test_amp_trains_near_float32_into_float32_checkpoints(spec, trained, tmp_pat
     plain, low = (safe_pickle.load(f"{tmp_path}/{f}/{spec.name}.pdparams") for f in ("float32", "low"))
     assert list(plain) == list(low) and all(value.dtype == np.float32 for value in low.values())
     differ = [name for name, value in plain.items() if not np.array_equal(value, low[name])]
-    assert len(differ) > 4  # else nothing was rounded: Paddle's own auto_cast skips CPUs
+    assert differ  # else nothing was rounded: Paddle's own auto_cast skips CPUs
     losses = [log_of(tmp_path / f)[0]["loss"] for f in ("float32", "low")]  # of the same weights
     assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.05)
 

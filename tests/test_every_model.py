@@ -28,6 +28,8 @@ from utils.config import RunConfig, literal, load_yaml, resolve
 from utils.errors import Interrupted
 
 NAMES = [spec.name for spec in ZOO]
+# The first test of two processes waits for all models to be trained by one process, and by two.
+pytestmark = pytest.mark.timeout(1500)
 each_model = pytest.mark.parametrize("spec", ZOO, ids=NAMES)
 
 
@@ -299,7 +301,7 @@ def on_one_and_two(tmp_path_factory) -> Path:
         recipes[name] = str(TINY[name](folder / name))
     (folder / "recipes.json").write_text(json.dumps(recipes), encoding="utf-8")
     worker = [str(ROOT / "tests" / "parallel_worker.py"), str(folder)]
-    alone = subprocess.run([sys.executable, *worker], capture_output=True, text=True, timeout=600, cwd=ROOT)
+    alone = subprocess.run([sys.executable, *worker], capture_output=True, text=True, timeout=1200, cwd=ROOT)
     assert alone.returncode == 0, alone.stderr[-3000:]
     assert ranks.start(2, False, worker, folder / "log") == 0, os.listdir(folder / "log")
     return folder

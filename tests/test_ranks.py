@@ -51,6 +51,8 @@ def start(tmp_path: Path, *fates: str) -> int:
         (["SIGKILL", "waits"], 137, "error: rank 0 was killed by SIGKILL"),
         (["130", "130"], 130, ""),  # stopped by Ctrl-C, after the checkpoint
         (["143", "0"], 143, ""),
+        (["1", "130"], 130, ""),  # one was between two epochs, and the other could not talk to it any more
+        (["130", "waits"], 130, ""),
     ],
 )
 def test_the_rank_that_failed_first_is_named(tmp_path, monkeypatch, capfd, fates, status, said):

@@ -18,7 +18,7 @@ from types import FrameType
 from utils.errors import OutputError
 
 GRACE_SECONDS = 10  # a rank whose peer is gone may wait for it for ever
-STOPPED = (130, 143)  # by SIGINT or SIGTERM, after the checkpoint: no failure
+STOPPED = (130, 143)  # by SIGINT or SIGTERM, which all get: no failure, whatever the others end with
 
 
 def start(num_ranks: int, on_gpu: bool, command: list[str], log_dir: Path) -> int:
@@ -75,17 +75,20 @@ class _Forward:
 def _watch(processes: list[subprocess.Popen], log_dir: Path) -> int:
     while True:
         statuses = [process.poll() for process in processes]
-        failed = [rank for rank, status in enumerate(statuses) if status and status not in STOPPED]
+        failed = [rank for rank, status in enumerate(statuses) if status]
         if failed:
             break
         if None not in statuses:
-            return max(statuses)
+            return 0
         time.sleep(0.2)
+    stopped = [statuses[rank] for rank in failed if statuses[rank] in STOPPED]
     cause = min(failed, key=lambda rank: (_is_consequence(statuses[rank]), rank))
     status = statuses[cause]
     deadline = time.monotonic() + GRACE_SECONDS
     while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
         time.sleep(0.2)
+    if stopped:
+        return stopped[0]
     if status < 0:
         name = signal.Signals(-status).name
         print(f"error: rank {cause} was killed by {name}; the others are ended", file=sys.stderr)

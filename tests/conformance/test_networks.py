@@ -12,7 +12,7 @@ from tests.conformance import filling
 from tests.conformance.captions import compare_search
 from tests.conformance.cases import Case, assert_close, assert_stored, read_json, sections_of, stored
 from tests.conformance.tolerances import ZERO_GRADIENT, tolerance
-from utils import build, device, optimizer
+from utils import build, device, engine, optimizer
 from utils.config import resolve
 
 FEEDS = {"data": "image"}  # name in 2019 -> ours
@@ -205,6 +205,8 @@ def _training_case(case: Case, described: dict, arrays, monkeypatch: pytest.Monk
         assert_close(updates.get_lr(), arrays["lr"][step - 1], limit("rate"), f"rate of step {step}")
         outputs = network(*(batch[name] for name in _inputs(case, described)))
         losses = network.loss(outputs, batch)
+        if getattr(network, "loss_is_sum", False):
+            losses["loss"] = losses["loss"] * engine.part_weights(network, [batch])[0]
         losses["loss"].backward()
         got = _fetches(case, described, losses, outputs, batch)
         for fetch, value in zip(_recorded_fetches(described), got, strict=True):

@@ -9,8 +9,6 @@ by regression and by classification. Shapes: B videos, F features, T snippets (`
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -19,7 +17,6 @@ from paddle.nn.initializer import Constant, Normal
 
 from models.common import proposals
 from models.common.layers import TemporalConv
-from utils import optimizer
 from utils.config import Config, key
 
 WIDTH, WIDTH_1D, WIDTH_3D, WIDTH_2D = 256, 128, 512, 128
@@ -231,18 +228,3 @@ class BMN(nn.Layer):
         """Weights may come without the mask, which the recipe gives, or with it as it was created, 4-D."""
         mask = state.get(MASK, self.matching.mask.numpy())
         return {**state, MASK: np.reshape(mask, [len(mask), -1])}
-
-
-class Solver(Config):
-    """Adam; the rate drops once, after ``lr_decay_iter`` steps."""
-
-    counter_begin: ClassVar[int] = 0  # 2019's step counter after no step
-
-    learning_rate: float = key(0.001, "TRAIN", gt=0)
-    learning_rate_decay: float = key(0.1, "TRAIN", gt=0)
-    lr_decay_iter: int = key(4200, "TRAIN", gt=0)  # steps
-    l2_weight_decay: float = key(1e-4, "TRAIN", ge=0)
-
-    def build(self, parameters: list[Tensor]):
-        schedule = optimizer.step_decay(self.learning_rate, self.learning_rate_decay, [self.lr_decay_iter])
-        return optimizer.adam(schedule, parameters, self.l2_weight_decay, plain_epsilon=True)

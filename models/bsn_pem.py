@@ -8,8 +8,6 @@ Shapes: B videos, K proposals of each (``top_K``), F features of a proposal, H u
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -17,7 +15,6 @@ from paddle import Tensor, nn
 
 from models.common import proposals
 from models.common.layers import linear
-from utils import optimizer
 from utils.config import Config, key
 
 SCALE = 0.1  # of what goes into the sigmoid
@@ -77,17 +74,7 @@ class BsnPem(nn.Layer):
         return {name: value for name, value in state.items() if list(np.shape(value)) == shapes.get(name)}
 
 
-class Solver(Config):
-    """Adam; the rate drops once, after ``lr_decay_iter`` steps."""
-
-    counter_begin: ClassVar[int] = 0  # 2019's step counter after no step
-
+class Solver(proposals.Solver):
     learning_rate: float = key(0.01, "TRAIN", gt=0)
-    learning_rate_decay: float = key(0.1, "TRAIN", gt=0)
     lr_decay_iter: int = key(6000, "TRAIN", gt=0)  # steps
     l2_weight_decay: float = key(1e-5, "TRAIN", ge=0)
-
-    def build(self, parameters: list[Tensor]):
-        schedule = optimizer.step_decay(self.learning_rate, self.learning_rate_decay, [self.lr_decay_iter])
-        trained = [parameter for parameter in parameters if not parameter.stop_gradient]
-        return optimizer.adam(schedule, trained, self.l2_weight_decay, plain_epsilon=True)

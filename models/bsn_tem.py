@@ -8,8 +8,6 @@ H hidden units, T snippets (``tscale``).
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -17,7 +15,6 @@ from paddle import Tensor, nn
 
 from models.common import proposals
 from models.common.layers import TemporalConv
-from utils import optimizer
 from utils.config import Config, key
 
 CURVES = ("start", "end", "action")
@@ -67,18 +64,3 @@ class BsnTem(nn.Layer):
         """Weights of another training; features or hidden units of another number keep their layer."""
         shapes = {p.name: list(p.shape) for p in self.parameters()}
         return {name: value for name, value in state.items() if list(np.shape(value)) == shapes.get(name)}
-
-
-class Solver(Config):
-    """Adam; the rate drops once, after ``lr_decay_iter`` steps."""
-
-    counter_begin: ClassVar[int] = 0  # 2019's step counter after no step
-
-    learning_rate: float = key(0.001, "TRAIN", gt=0)
-    learning_rate_decay: float = key(0.1, "TRAIN", gt=0)
-    lr_decay_iter: int = key(4200, "TRAIN", gt=0)  # steps
-    l2_weight_decay: float = key(1e-4, "TRAIN", ge=0)
-
-    def build(self, parameters: list[Tensor]):
-        schedule = optimizer.step_decay(self.learning_rate, self.learning_rate_decay, [self.lr_decay_iter])
-        return optimizer.adam(schedule, parameters, self.l2_weight_decay, plain_epsilon=True)

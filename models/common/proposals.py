@@ -1,4 +1,4 @@
-"""What the losses of BMN and BSN share: weights by the number of positives, and sampling by IoU.
+"""What BMN and BSN share: losses that weigh by the number of positives and sample by IoU, and the solver.
 
 Sums are over the total batch, of all processes and of all parts that they divide it into (``--accumulate``),
 so the mean gradient is that of one process and one part.
@@ -7,14 +7,15 @@ so the mean gradient is that of one process and one part.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle import Tensor
 
-from utils import device
+from utils import device, optimizer
+from utils.config import Config, key
 
 Fields = dict[str, Any]  # of a batch, or of a part of it
 
@@ -133,3 +134,19 @@ def sampled_square(
 def sampled(tier: Tensor, uniform: Tensor, num_wanted: Tensor, num_there: Tensor) -> Tensor:
     """Weights 0 or 1 that leave about ``num_wanted`` entries of ``tier``, of ``num_there``."""
     return (tier * uniform > 1.0 - num_wanted / paddle.clip(num_there, min=_LEAST)).astype("float32")
+
+
+class Solver(Config):
+    """Adam; the rate drops once, after ``lr_decay_iter`` steps."""
+
+    counter_begin: ClassVar[int] = 0  # 2019's step counter after no step
+
+    learning_rate: float = key(0.001, "TRAIN", gt=0)
+    learning_rate_decay: float = key(0.1, "TRAIN", gt=0)
+    lr_decay_iter: int = key(4200, "TRAIN", gt=0)  # steps
+    l2_weight_decay: float = key(1e-4, "TRAIN", ge=0)
+
+    def build(self, parameters: list[Tensor]):
+        schedule = optimizer.step_decay(self.learning_rate, self.learning_rate_decay, [self.lr_decay_iter])
+        trained = [parameter for parameter in parameters if not parameter.stop_gradient]
+        return optimizer.adam(schedule, trained, self.l2_weight_decay, plain_epsilon=True)

@@ -328,6 +328,8 @@ def stop_signals() -> Iterator[Callable[[], int | None]]:
         yield lambda: None
         return
     previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous if hasattr(signal, "siginterrupt") else ():  # not on Windows
+        signal.siginterrupt(number, False)  # or Paddle's wait for another rank ends in an error
     try:
         yield lambda: got[0] if got else None
     finally:

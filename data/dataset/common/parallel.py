@@ -111,7 +111,8 @@ def _until_one_dies(
         while True:
             while len(taken) < num_taken and (index := next(queue, None)) is not None:
                 taken[index] = Future()  # in case the next line finds the pool broken
-                taken[index] = pool.submit(_attempt, work, items[index])
+                with _ctrl_c_waits():  # the first time it starts the processes
+                    taken[index] = pool.submit(_attempt, work, items[index])
             if not taken:
                 return []
             wait(taken.values(), return_when=FIRST_COMPLETED)
@@ -135,6 +136,19 @@ def _stop(processes: list[multiprocessing.Process]) -> None:
         process.join(max(0, deadline - time.monotonic()))
         if process.is_alive():
             process.kill()
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C comes behind it; processes that start within it never get one, not even at their start."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

@@ -339,3 +339,17 @@ def test_all_paths_write_the_same_captions(trained):
         for name in row.outputs:
             assert program.difference(found[1][name], found[0][name]) < 1e-5
     assert paths[1].agrees
+
+
+def test_many_captions_at_once_are_the_predictors_and_few_are_eager(trained, caplog):
+    recipe, _ = trained
+    sections = load_yaml(recipe)
+    net = build.network(SPEC, sections, "INFER", str(recipe))
+    samples = build.reader(SPEC, sections, "INFER", str(recipe))
+    called, row = build.predicting(net, SPEC)
+    with caplog.at_level("INFO"):
+        infer = program.inference(called, row, on_gpu=False, to_static=False)
+        for number, built in ((row.onednn_from - 1, False), (row.onednn_from, True)):
+            batch = samples.collate([samples[i % len(samples)] for i in range(number)])
+            infer({name: batch[name] for name in row.inputs})
+            assert ("inference path: oneDNN predictor (agrees" in caplog.text) == built

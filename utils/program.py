@@ -167,7 +167,17 @@ def inference(
         reason = "" if on_gpu or not spec.cpu_path_reason else f" ({spec.cpu_path_reason})"
         log.info("inference path: eager%s", reason)
         return eager(network, spec, spec.evaluated)
-    return OneDNN(network, spec)
+    onednn = OneDNN(network, spec)
+    if spec.onednn_from == 1:
+        return onednn
+    log.info("inference path: eager below a batch of %d, where it is faster", spec.onednn_from)
+    plain = eager(network, spec, spec.evaluated)
+
+    def infer(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        path = onednn if len(inputs[spec.inputs[0]]) >= spec.onednn_from else plain
+        return path(inputs)
+
+    return infer
 
 
 class OneDNN:

@@ -63,6 +63,7 @@ class ModelSpec:
     pretrain_sha256: str = ""  # of the archive, where it is one
     cpu_path: str = "onednn"  # inference on CPU: "onednn" or "eager"
     cpu_path_reason: str = ""  # said in the log when the path is not the usual one
+    onednn_from: int = 1  # batch from which on the predictor is faster than eager
 
     @property
     def evaluated(self) -> tuple[str, ...]:

@@ -244,7 +244,10 @@ def test_a_killed_rank_ends_the_launchers_job_and_one_process_takes_over(recipe)
         os.kill(rank_of(process, 1), signal.SIGKILL)
         out, _ = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert re.search(r"Container rank 1 status failed .* code -9", out), out[-3000:]
+    # gloo may abort rank 0 in the same moment; Paddle's launcher names the first that it looks at.
+    assert re.search(r"Container rank (1 status failed .* code -9|0 status failed .* code -6)", out), out[
+        -3000:
+    ]
     assert "Traceback" not in out
     epoch = checkpoint.read_about(checkpoint.find_resume("auto", str(recipe.parent / "left"), "TSN"))["epoch"]
     flags = ("--resume=auto", f"--epoch={epoch + 1}", "--valid_interval=0")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ import pytest
 
 from tests import synthetic
 from tests.conftest import ROOT
+from tests.programs import read_until, started
 from utils import checkpoint, safe_pickle
 
 LAUNCH = [sys.executable, "-m", "paddle.distributed.launch"]
@@ -35,14 +36,15 @@ FIXED = ("--pretrain=none", "--fix_random_seed=True", "--log_interval=1", "-o", 
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory) -> Path:
+def recipe(tmp_path_factory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("two")
     # 7 videos to evaluate: the ranks' shares differ in size.
     listed = synthetic.video_set(folder)
     lines = listed.read_text(encoding="utf-8").splitlines(keepends=True)[:7]
     (folder / "odd.list").write_text("".join(lines), encoding="utf-8")
     odd = {"filelist": str(folder / "odd.list")}
-    return synthetic.tiny_tsn(folder, listed, MODEL={"frozen_bn": True}, VALID=odd, TEST=odd, INFER=odd)
+    yield synthetic.tiny_tsn(folder, listed, MODEL={"frozen_bn": True}, VALID=odd, TEST=odd, INFER=odd)
+    shutil.rmtree(folder)  # gigabytes of checkpoints
 
 
 def command(prefix: list[str], script: str, recipe: Path, folder: str, *flags: str) -> list[str]:
@@ -55,35 +57,6 @@ def run(*args, expect: int = 0, timeout: float = 240) -> str:
     done = subprocess.run(command(*args), capture_output=True, text=True, timeout=timeout, cwd=ROOT)
     assert done.returncode == expect, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
-
-
-@contextmanager
-def started(*args) -> Iterator[subprocess.Popen]:
-    """A process that leads a group of its own, which is killed at the end, whatever happens."""
-    process = subprocess.Popen(
-        command(*args),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=ROOT,
-        start_new_session=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def read_until(process: subprocess.Popen, text: str) -> str:
-    out = ""
-    for line in process.stdout:
-        out += line
-        if text in line:
-            return out
-    pytest.fail(f"ended before {text!r}: {out[-3000:]}")
 
 
 def rank_of(process: subprocess.Popen, rank: int) -> int:
@@ -127,7 +100,7 @@ def test_two_machines_train_to_the_numbers_of_one_process(recipe, alone):
     nodes = ["--nnodes", "2", "--nproc_per_node", "1", "--master", f"127.0.0.1:{free_port()}"]
     log_dirs = [str(recipe.parent / f"log{rank}") for rank in (0, 1)]
     prefixes = [[*LAUNCH, *nodes, "--rank", str(rank), "--log_dir", log_dirs[rank]] for rank in (0, 1)]
-    with started(prefixes[1], "train.py", recipe, "nodes", *FIXED) as second:
+    with started(command(prefixes[1], "train.py", recipe, "nodes", *FIXED)) as second:
         out = run(prefixes[0], "train.py", recipe, "nodes", *FIXED)
         second.communicate(timeout=60)
     assert second.returncode == 0
@@ -211,7 +184,8 @@ ENDLESS = ("--epoch=500", "--valid_interval=0", "--save_interval=1")
 
 
 def test_ctrl_c_stops_all_ranks_and_leaves_a_whole_checkpoint(recipe):
-    with started(ALONE, "train.py", recipe, "stopped", *FIXED, *ENDLESS, "--num_processes=2") as process:
+    flags = (*FIXED, *ENDLESS, "--num_processes=2")
+    with started(command(ALONE, "train.py", recipe, "stopped", *flags)) as process:
         read_until(process, "Epoch 1, iter 1")
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
         process.communicate(timeout=60)
@@ -221,7 +195,7 @@ def test_ctrl_c_stops_all_ranks_and_leaves_a_whole_checkpoint(recipe):
 
 def test_a_killed_rank_ends_the_job_by_name_and_it_goes_on_exactly(recipe):
     flags = (*FIXED, "MODEL.frozen_bn=False", "--valid_interval=0", "--num_processes=2")
-    with started(ALONE, "train.py", recipe, "killed", *flags, *ENDLESS) as process:
+    with started(command(ALONE, "train.py", recipe, "killed", *flags, *ENDLESS)) as process:
         read_until(process, "Epoch 1, iter 0")
         os.kill(rank_of(process, 1), signal.SIGKILL)
         out, _ = process.communicate(timeout=60)
@@ -239,7 +213,7 @@ def test_a_killed_rank_ends_the_job_by_name_and_it_goes_on_exactly(recipe):
 
 def test_a_killed_rank_ends_the_launchers_job_and_one_process_takes_over(recipe):
     launch = [*LAUNCH, "--nproc_per_node", "2", "--log_dir", str(recipe.parent / "log")]
-    with started(launch, "train.py", recipe, "left", *FIXED, *ENDLESS) as process:
+    with started(command(launch, "train.py", recipe, "left", *FIXED, *ENDLESS)) as process:
         read_until(process, "Epoch 1, iter 0")
         os.kill(rank_of(process, 1), signal.SIGKILL)
         out, _ = process.communicate(timeout=60)

@@ -13,12 +13,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.file_server import DATA, SHA256, closed_port, fails, left
+from tests.programs import started
 from utils import download
 
 CUT = re.compile("more expected|bytes came, expected")  # urllib3 2 says the first, 1.26 nothing
@@ -222,9 +223,8 @@ print("has", Path(sys.argv[1]).stat().st_size, flush=True)
 """
 
 
-def child(target: Path, url: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", CHILD, str(target), url]
-    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+def child(target: Path, url: str) -> AbstractContextManager[subprocess.Popen]:
+    return started([sys.executable, "-c", CHILD, str(target), url])
 
 
 def test_of_two_processes_one_downloads_and_the_other_waits(server, tmp_path):

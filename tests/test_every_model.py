@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -60,7 +62,9 @@ def trained(tmp_path_factory):
             done[name] = recipe, run(recipe, folder / "whole")
         return done[name]
 
-    return of
+    yield of
+    for _, folder in done.values():
+        shutil.rmtree(folder.parent)
 
 
 def assert_same(a: Path, b: Path, tolerance: float = 0.0) -> None:
@@ -292,7 +296,7 @@ def test_results_of_more_ranks_than_samples_are_put_together(spec, trained, tmp_
 
 
 @pytest.fixture(scope="module")
-def on_one_and_two(tmp_path_factory) -> Path:
+def on_one_and_two(tmp_path_factory) -> Iterator[Path]:
     """``one/<model>`` and ``two/<model>``: what 1 and 2 processes trained, evaluated and predicted."""
     folder = tmp_path_factory.mktemp("parallel")
     recipes = {}
@@ -304,7 +308,8 @@ def on_one_and_two(tmp_path_factory) -> Path:
     alone = subprocess.run([sys.executable, *worker], capture_output=True, text=True, timeout=1200, cwd=ROOT)
     assert alone.returncode == 0, alone.stderr[-3000:]
     assert ranks.start(2, False, worker, folder / "log") == 0, os.listdir(folder / "log")
-    return folder
+    yield folder
+    shutil.rmtree(folder)  # gigabytes of checkpoints
 
 
 TIMES = {"time", "batch_cost", "reader_cost", "ips", "eta"}

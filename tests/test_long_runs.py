@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 import types
@@ -18,7 +17,7 @@ import pytest
 
 import train
 from tests import synthetic
-from tests.conftest import ROOT
+from tests.programs import alive, read_until, started
 from tests.recipes import nextvlad
 from utils.errors import ConfigError
 
@@ -58,19 +57,6 @@ def recipe(tmp_path_factory) -> Path:
     return synthetic.tiny_tsn(folder, synthetic.video_set(folder))
 
 
-def processes_of(session: int) -> list[int]:
-    """What is alive of a session: a program and all that it started."""
-    alive = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # gone meanwhile
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            alive.append(int(stat.parent.name))
-    return alive
-
-
 def shared_memory() -> set[str]:
     return {name for name in os.listdir("/dev/shm") if name.startswith(("paddle", "psm", "sem.", "torch"))}
 
@@ -78,23 +64,26 @@ def shared_memory() -> set[str]:
 @pytest.mark.skipif(not Path("/dev/shm").exists(), reason="Linux only")
 @pytest.mark.parametrize("ending", ["success", "error", "ctrl_c"])
 def test_nothing_is_left_behind_after(ending, recipe, tmp_path):
-    flags = {"success": ["--epoch=1"], "error": ["--learning_rate=1e30"], "ctrl_c": ["--epoch=500"]}[ending]
+    command = [sys.executable, "train.py", f"--config={recipe}", f"--save_dir={tmp_path}", "--use_gpu=False"]
+    command += ["--pretrain=none", "--epoch=1", "--log_interval=1", "--num_workers=2", "--valid_interval=0"]
+    if ending == "error":
+        command += ["--learning_rate=1e30", "--epoch=9"]
+    if ending == "ctrl_c":  # so many steps that the readers are busy when it comes
+        videos = (recipe.parent / "all.list").read_text(encoding="utf-8")
+        (tmp_path / "long.list").write_text(videos * 100, encoding="utf-8")
+        command += ["-o", f"TRAIN.filelist={tmp_path / 'long.list'}"]
     before = shared_memory()
-    process = subprocess.Popen(
-        [sys.executable, "train.py", f"--config={recipe}", f"--save_dir={tmp_path}", "--pretrain=none",
-         "--use_gpu=False", "--log_interval=1", "--num_workers=2", "--valid_interval=0", *flags],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT, start_new_session=True,
-    )  # fmt: skip
-    if ending == "ctrl_c":
-        next(line for line in process.stdout if "Epoch 0, iter 1" in line)
-        assert len(processes_of(process.pid)) > 1  # reader processes
-        os.killpg(process.pid, signal.SIGINT)
-    out = process.communicate(timeout=100)[0]
-    assert process.returncode == {"success": 0, "error": 2, "ctrl_c": 130}[ending], out[-2000:]
-    deadline = time.monotonic() + 10
-    while processes_of(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert processes_of(process.pid) == []
+    with started(command) as process:
+        if ending == "ctrl_c":
+            read_until(process, "Epoch 0, iter 1")
+            assert len(alive(process.pid)) > 1  # reader processes
+            os.killpg(process.pid, signal.SIGINT)
+        out = process.communicate(timeout=100)[0]
+        assert process.returncode == {"success": 0, "error": 2, "ctrl_c": 130}[ending], out[-2000:]
+        deadline = time.monotonic() + 10
+        while alive(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert alive(process.pid) == []
     own = re.compile(rf"_{process.pid}_|_{process.pid}$")
     assert not [name for name in shared_memory() - before if own.search(name)]
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.programs import read_until, started
 from utils import ranks
 from utils.errors import OutputError
 
@@ -87,9 +86,9 @@ def test_sigterm_reaches_every_rank(tmp_path):
     program = "import pathlib, sys; from utils import ranks; "
     program += "ranks.start(2, False, sys.argv[1:2], pathlib.Path(sys.argv[2]))"
     command = [sys.executable, "-c", program, str(script), str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT)
-    assert process.stdout.readline() == b"up\n"
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    with started(command) as process:
+        read_until(process, "up")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
     assert len(children) == 2 and not any(os.path.exists(f"/proc/{child}") for child in children)

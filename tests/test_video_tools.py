@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib
 import os
@@ -25,6 +24,7 @@ from data.dataset.kinetics import check, resize, video_to_frames, video_to_pkl
 from tests import synthetic
 from tests.conftest import ROOT
 from tests.data_tools import bad_list, lines, read, visible
+from tests.programs import alive, started
 from utils.errors import ConfigError, DataError, OutputError
 
 # ---- conversions -----------------------------------------------------------------------------------
@@ -315,18 +315,6 @@ def test_a_bug_is_no_failure_of_the_data(work, workers):
         parallel.run(work.stumble, [5], workers, "test", lambda *_: None)
 
 
-def alive(group: int) -> list[str]:
-    """Processes of a group that have not ended."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it ends while we look
-            name, rest = file.read_text().rsplit(")", 1)
-            state, _, process_group = rest.split()[:3]
-            if int(process_group) == group and state != "Z":
-                found.append(name)
-    return found
-
-
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_whole_folders_and_no_process(tmp_path, stop):
     noise = np.random.default_rng(0).integers(0, 255, (400, 240, 320, 3), dtype=np.uint8)
@@ -336,25 +324,23 @@ def test_ctrl_c_leaves_whole_folders_and_no_process(tmp_path, stop):
     listed = tmp_path / "a.list"
     listed.write_text("".join(f"{tmp_path}/{i}.mp4 0\n" for i in (1, 0, *range(2, 9))))
     out = tmp_path / "out"
-    tool = subprocess.Popen(
-        [sys.executable, str(ROOT / "data/dataset/kinetics/video_to_frames.py"), f"--list={listed}",
-         f"--out={out}", "--num_workers=2"],
-        cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    deadline = time.time() + 60
-    while not (list(out.glob(".*.part/img_00003.jpg")) and (out / "1").is_dir()):
-        assert time.time() < deadline and tool.poll() is None
-        time.sleep(0.02)
-    if stop == signal.SIGINT:
-        os.killpg(tool.pid, stop)  # what a terminal does
-    else:
-        os.kill(tool.pid, stop)
-    _, said = tool.communicate(timeout=30)
-    assert tool.returncode == 128 + stop
-    assert said.splitlines()[-1].startswith("interrupted") and "Traceback" not in said
-    while alive(tool.pid):
-        assert time.time() < deadline
-        time.sleep(0.02)
+    script = str(ROOT / "data/dataset/kinetics/video_to_frames.py")
+    command = [sys.executable, script, f"--list={listed}", f"--out={out}", "--num_workers=2"]
+    with started(command, stderr=subprocess.PIPE, cwd=tmp_path) as tool:
+        deadline = time.time() + 60
+        while not (list(out.glob(".*.part/img_00003.jpg")) and (out / "1").is_dir()):
+            assert time.time() < deadline and tool.poll() is None
+            time.sleep(0.02)
+        if stop == signal.SIGINT:
+            os.killpg(tool.pid, stop)  # what a terminal does
+        else:
+            os.kill(tool.pid, stop)
+        _, said = tool.communicate(timeout=30)
+        assert tool.returncode == 128 + stop
+        assert said.splitlines()[-1].startswith("interrupted") and "Traceback" not in said
+        while alive(tool.pid):
+            assert time.time() < deadline
+            time.sleep(0.02)
     folders = sorted(path for path in out.iterdir() if path.is_dir())
     assert not any(path.name.startswith(".") for path in folders) and out / "1" in folders
     for folder in folders:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmark import networks
-from utils.errors import ConfigError
+from benchmark import networks, torch_peer
+from utils.errors import ConfigError, ZooError
 
 
 def test_each_case_runs_in_a_process_of_its_own(tmp_path, capsys):
@@ -62,3 +65,66 @@ def test_no_run_begins_after_the_time():
     assert len(runs) == 2
     assert len(networks.timed(run, 3, max_seconds=60.0)[0]) == 3
     assert clock[0] >= 20 > cpu[0], "sleeping takes no CPU"
+
+
+# A stand-in for the interpreter with PyTorch: it gives back the logits of the case, once too high.
+PEER = """#!{python}
+import json, sys
+import numpy as np
+if sys.argv[1] != "-c":
+    folder, path, runs = sys.argv[2], sys.argv[3], int(sys.argv[4])
+    with np.load(folder + "/weights.npz") as weights:
+        assert weights["res5c_branch2c_weights"].shape == (2048, 512, 1, 1)
+    image = np.load(folder + "/image.npy")
+    logits = np.load({logits!r}) + {error}
+    print(json.dumps({{"milliseconds": [1.0] * runs, "peak_megabytes": 1.0, "result": logits.tolist()}}))
+"""
+
+
+@pytest.mark.parametrize("error", [0.0, 0.1])
+def test_the_peer_is_compared_before_it_is_timed(tmp_path, monkeypatch, capsys, error):
+    python, logits = tmp_path / "python", tmp_path / "logits.npy"
+    python.write_text(PEER.format(python=sys.executable, logits=str(logits), error=error), encoding="utf-8")
+    python.chmod(0o700)
+    written, sizes = torch_peer.write_case, []
+
+    def noted(config, size, peer, folder):
+        ours = written(config, size, peer, folder)
+        np.save(logits, ours / np.abs(ours).max())
+        sizes.append(np.load(folder / "image.npy").shape)
+        return ours / np.abs(ours).max()
+
+    monkeypatch.setattr(torch_peer, "write_case", noted)
+    monkeypatch.setattr(networks, "run_case", lambda case: {"milliseconds": [2.0], "peak_megabytes": 9.0})
+    recipe = tmp_path / "tsn.yaml"
+    text = Path("configs/tsn.yaml").read_text(encoding="utf-8")
+    recipe.write_text(
+        text.replace("short_size: 256", "short_size: 40").replace("target_size: 224", "target_size: 32")
+    )
+    argv = [f"--torch_python={python}", f"--config={recipe}", f"--out={tmp_path / 'out.json'}", "--threads=1"]
+    if error:
+        with pytest.raises(ZooError, match="not the same network"):
+            torch_peer.main(argv)
+        return
+    assert torch_peer.main(argv) == 0
+    assert sizes[0][-2:] == (32, 32) and [shape[0] for shape in sizes] == [1, 2]
+    cases = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["cases"]
+    assert [(case["case"], case["name"], case["ratio"]) for case in cases] == [
+        ("inference", "PyTorch", 1.0),
+        ("inference", networks.EAGER, 0.5),
+        ("inference", networks.ONEDNN, 0.5),
+        ("train", "PyTorch", 1.0),
+        ("train", networks.TRAIN, 0.5),
+    ]
+
+
+def test_a_peer_without_torch_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        torch_peer.main([f"--torch_python={tmp_path / 'python'}"])
+    python = tmp_path / "no_torch"
+    python.write_text(
+        "#!/bin/sh\necho \"ModuleNotFoundError: No module named 'torch'\" >&2\nexit 1\n", encoding="utf-8"
+    )
+    python.chmod(0o700)
+    with pytest.raises(ConfigError, match=r"No module named 'torch'; .*no_torch -m pip install torch numpy"):
+        torch_peer.main([f"--torch_python={python}"])

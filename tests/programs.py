@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from utils.unfinished import Unfinished
 
 
 @contextmanager
@@ -55,3 +56,19 @@ def alive(session: int) -> list[int]:
         if int(of_session) == session and state != "Z":
             found.append(int(name))
     return found
+
+
+@contextmanager
+def stopped_at_batch(number: int, error: BaseException) -> Iterator[None]:
+    """Within it a prediction is stopped when it has kept so many batches."""
+    add, added = Unfinished.add, []
+
+    def noted(self, records):
+        if len(added) == number:
+            raise error
+        added.append(records)
+        add(self, records)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr(Unfinished, "add", noted)
+        yield

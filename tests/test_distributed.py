@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import predict
 from tests import synthetic
 from tests.conftest import ROOT
-from tests.programs import read_until, started
+from tests.programs import read_until, started, stopped_at_batch
 from utils import checkpoint, safe_pickle
 
 LAUNCH = [sys.executable, "-m", "paddle.distributed.launch"]
@@ -147,6 +148,21 @@ def test_run_dist_names_what_no_rank_can_read_and_keeps_the_order(recipe, alone,
         for a, b in zip(one.get("topk", []), other.get("topk", []), strict=True):
             assert a["class_id"] == b["class_id"]
             assert a["probability"] == pytest.approx(b["probability"], abs=1e-6)
+
+
+def test_two_processes_go_on_with_what_one_has_predicted(recipe, alone, tmp_path):
+    given = [f"--weights={alone / 'TSN.pdparams'}", "--batch_size=2"]
+    flags = [f"--config={recipe}", f"--save_dir={recipe.parent / 'predicted'}", "--use_gpu=False", *given]
+    with stopped_at_batch(1, KeyboardInterrupt()):
+        predict.main(flags)
+    run([*SPAWN, str(tmp_path)], "predict.py", recipe, "predicted", *given, "--resume")
+    run(ALONE, "predict.py", recipe, "at_once", *given)
+    found = (recipe.parent / folder / "TSN_infer_result.json" for folder in ("predicted", "at_once"))
+    first, other = (json.loads(file.read_text(encoding="utf-8"))["results"] for file in found)
+    assert [record["video"] for record in first] == [record["video"] for record in other]
+    for a, b in zip(first, other, strict=True):
+        assert a["topk"][0]["probability"] == pytest.approx(b["topk"][0]["probability"], rel=1e-4)
+    assert not list((recipe.parent / "predicted").glob("*.part"))
 
 
 def test_what_a_run_says_of_its_processes(recipe):

@@ -24,6 +24,7 @@ import predict
 import train
 from models import ZOO
 from tests.conftest import ROOT
+from tests.programs import stopped_at_batch
 from tests.recipes import TINY
 from utils import build, checkpoint, engine, loader, program, ranks, safe_pickle
 from utils.config import RunConfig, literal, load_yaml, resolve
@@ -243,6 +244,18 @@ def test_evaluation_and_prediction(spec, trained, tmp_path, flags):
     assert predict.main(argv) == 0
     records = json.loads((tmp_path / f"{spec.name}_infer_result.json").read_text(encoding="utf-8"))["results"]
     assert records and all("video" in record and "error" not in record for record in records)
+
+
+@each_model
+def test_an_interrupted_prediction_goes_on_to_the_files_of_a_whole_one(spec, trained, tmp_path):
+    recipe, folder = trained(spec.name)
+    argv = [f"--config={recipe}", f"--weights={folder / spec.name}", "--batch_size=1"]
+    assert predict.main([*argv, f"--save_dir={tmp_path / 'whole'}"]) == 0
+    with stopped_at_batch(1, KeyboardInterrupt()):
+        predict.main([*argv, f"--save_dir={tmp_path / 'parts'}"])
+    assert list((tmp_path / "parts").glob("*.part"))
+    assert predict.main([*argv, f"--save_dir={tmp_path / 'parts'}", "--resume"]) == 0
+    assert_equal_but_for_rounding(*map(contents, (tmp_path / "whole", tmp_path / "parts")), 1e-6, "results")
 
 
 @each_model

@@ -16,10 +16,12 @@ import inference_model
 import predict
 import train
 from models import ZOO
+from reader.kinetics_reader import KineticsReader
 from tests import synthetic
-from utils import build, program
+from tests.programs import stopped_at_batch
+from utils import build, checkpoint, program, safe_pickle
 from utils.config import load_yaml
-from utils.errors import ConfigError, WeightsError
+from utils.errors import ConfigError, OutputError, WeightsError
 from utils.registry import find
 
 
@@ -111,6 +113,73 @@ def test_predict_one_video_with_class_names_and_topk(trained, tmp_path, capsys):
     assert len(record["topk"]) == 3
     assert {entry["class_name"] for entry in record["topk"]} <= {"walk", "run", "跳", "sit"}
     assert f"class: {record['topk'][0]['class_name']}" in capsys.readouterr().out
+
+
+def other_weights(trained: Path, folder: Path) -> Path:
+    state = safe_pickle.load(trained / "TSN.pdparams")
+    state["fc_0.b_0"] = state["fc_0.b_0"] + 1
+    checkpoint.save([folder / "other"], state, None, {})
+    return folder / "other.pdparams"
+
+
+def test_an_interrupted_prediction_goes_on_to_the_file_of_a_whole_one(trained, tmp_path, monkeypatch, capsys):
+    videos = tmp_path / "in"
+    shutil.copytree(trained, videos, ignore=shutil.ignore_patterns("TSN_*"))
+    bad = videos / "clip 1.mp4"
+    good, _ = bad.read_bytes(), bad.write_bytes(b"")
+    listed = videos / "infer.list"
+    listed.write_text("".join(f"{videos / f'clip {i}.mp4'}\n" for i in range(8)), encoding="utf-8")
+    flags = [f"--filelist={listed}", "--batch_size=2", "--visualize"]
+    with stopped_at_batch(2, KeyboardInterrupt()):
+        predict.main(argv(videos, tmp_path / "parts", *flags))
+    part = tmp_path / "parts" / "TSN_infer_result.rank0.part"
+    assert f"4 record(s) are kept in {part}: go on with --resume" in capsys.readouterr().out
+    part.write_bytes(part.read_bytes() + b"\x00\x10")  # as a full disk leaves it
+
+    other = f"--weights={other_weights(trained, tmp_path)}"
+    with pytest.raises(ConfigError, match=r"rank0.part is of a run with another weights\. Predict as"):
+        predict.main(argv(videos, tmp_path / "parts", *flags, other, "--resume"))
+    with pytest.raises(ConfigError, match="another recipe, --visualize"):
+        predict.main(argv(videos, tmp_path / "parts", *flags[:2], "--infer_topk=1", "--resume"))
+
+    bad.write_bytes(good)  # mended meanwhile: what failed is tried again
+    read, read_sample = [], KineticsReader.__getitem__
+    monkeypatch.setattr(KineticsReader, "__getitem__", lambda self, i: read.append(i) or read_sample(self, i))
+    with stopped_at_batch(1, OSError()):
+        predict.main(argv(videos, tmp_path / "parts", *flags, "--resume"))
+    assert predict.main(argv(videos, tmp_path / "parts", *flags, "--resume", "--batch_size=1")) == 0
+    assert sorted(set(read)) == [1, 4, 5, 6, 7]
+    assert predict.main(argv(videos, tmp_path / "whole", *flags, "--resume")) == 0  # nothing to go on with
+    parts, whole = (
+        result(tmp_path / name, "TSN_infer_result.json")["results"] for name in ("parts", "whole")
+    )
+    for a, b in zip(parts, whole, strict=True):
+        assert {**a, "topk": None} == {**b, "topk": None} and (tmp_path / "parts" / a["picture"]).is_file()
+        for one, another in zip(a["topk"], b["topk"], strict=True):
+            assert one == {**another, "probability": pytest.approx(another["probability"], rel=1e-4)}
+    assert not list(tmp_path.glob("*/*.part"))
+
+
+def test_without_resume_a_prediction_begins_again(trained, tmp_path):
+    for _ in range(2):
+        with stopped_at_batch(1, KeyboardInterrupt()):
+            predict.main(argv(trained, tmp_path))
+    (tmp_path / "TSN_infer_result.rank7.part").write_bytes(b"of a run of eight processes")
+    assert predict.main(argv(trained, tmp_path)) == 0
+    assert len(result(tmp_path, "TSN_infer_result.json")["results"]) == 8
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_what_is_kept_stays_until_the_result_is_written(trained, tmp_path, monkeypatch):
+    def full(*_):
+        raise OutputError("the disk is full")
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError):
+        patch.setattr(predict.files, "write_json", full)
+        predict.main(argv(trained, tmp_path))
+    monkeypatch.setattr(KineticsReader, "__getitem__", None)  # nothing is read again
+    assert predict.main(argv(trained, tmp_path, "--resume")) == 0
+    assert len(result(tmp_path, "TSN_infer_result.json")["results"]) == 8
 
 
 def test_an_empty_video_path_means_the_list(trained, tmp_path):

@@ -133,6 +133,7 @@ def predict_parser(zoo: Iterable[ModelSpec]) -> argparse.ArgumentParser:
     add("--infer_topk", type=optional(int), help="classes a video; default: MODEL.topk")
     add("--label_file", type=optional(str), help="names of the classes: .json, .csv, or a name a line")
     add("--visualize", action="store_true", help="also draw each prediction: <save_dir>/pictures/*.png")
+    add("--resume", action="store_true", help="go on with what an interrupted run has predicted")
     add("--log_interval", type=natural, default=1, help="log every N batches; 0 = never (default: 1)")
     _amp_flag(parser)
     _loader_flags(parser)

@@ -280,10 +280,12 @@ def predict(
     metric: Any,
     log_interval: int = 1,
     draw: Callable[[int, dict, dict, int], None] | None = None,
-) -> list[dict[str, Any]]:
-    """One record a sample, in the order of the list; ``{"video", "error"}`` for one that cannot be read.
+    keep: Callable[[dict[int, dict]], None] = lambda records: None,
+) -> dict[int, dict[str, Any]]:
+    """A record a sample of ``loader`` by its index in the list: ``{"video", "error"}`` if it cannot be read.
 
-    ``draw``, if given, sees each prediction: index in the list, record, batch, place in the batch.
+    ``draw``, if given, sees each prediction: index in the list, record, batch, place in the batch. ``keep``
+    gets the records of each batch as they come.
     """
     records: dict[int, dict[str, Any]] = {}
     progress = bar(len(loader), "predict", device.rank())
@@ -303,12 +305,12 @@ def predict(
                 place, records[index] = next(remaining)
                 if draw is not None:
                     draw(index, records[index], batch, place)
+        keep({index: records[index] for index in loader.batches[i]})
         progress.update()
         if log_interval and i % log_interval == 0:
             log.info(f"Processed {len(records)} samples")
     progress.close()
-    merged = {index: record for part in device.gather(records) for index, record in part.items()}
-    return [merged[index] for index in sorted(merged)]
+    return {index: record for part in device.gather(records) for index, record in part.items()}
 
 
 @contextmanager

@@ -78,21 +78,27 @@ def check_batch(batch_size: int, num_samples: int, world_size: int, accumulate: 
 
 
 def evaluation_batches(
-    reader: Dataset, batch_size: int, rank: int = 0, world_size: int = 1
+    reader: Dataset,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    samples: Sequence[int] | None = None,
 ) -> list[list[int]]:
     """Every sample exactly once over all ranks, in list order; the last batch may be smaller.
 
+    ``samples``: indices of the samples that are left to do; None: all.
     Rank r has the r-th part of the list: what the ranks find is in list order one behind the other, and
     samples of one video are together. Each rank takes its share of ``batch_size`` at a time; where the
     samples of a batch matter to one another (``reader.whole_batches``), whole batches are shared out.
     """
+    samples = range(len(reader)) if samples is None else samples
     if getattr(reader, "whole_batches", False):
         size = batch_size
-        first, last = (-(-len(reader) // size) * r // world_size * size for r in (rank, rank + 1))
-        mine = range(len(reader))[first:last]
+        first, last = (-(-len(samples) // size) * r // world_size * size for r in (rank, rank + 1))
     else:
         size = max(1, batch_size // world_size)
-        mine = range(len(reader) * rank // world_size, len(reader) * (rank + 1) // world_size)
+        first, last = (len(samples) * r // world_size for r in (rank, rank + 1))
+    mine = samples[first:last]
     return [list(mine[s : s + size]) for s in range(0, len(mine), size)]
 
 

@@ -41,7 +41,8 @@ def network(dict_file: Path, **keys) -> ETS:
         made = ETS(ETS.Config(**{**config, "dict_file": str(dict_file), "max_length": 6, **keys}))
     for parameter in made.parameters():  # far from zero, so that everything shows
         parameter.set_value(paddle.randn(parameter.shape) * 0.7)
-    return made.eval()
+    made.eval()
+    return made
 
 
 @pytest.fixture

@@ -76,6 +76,8 @@ def network_state(network: paddle.nn.Layer) -> State:
 def optimizer_state(optimizer: paddle.optimizer.Optimizer) -> dict:
     """Accumulators name -> array (``conv1_weights_velocity_0``) and ``LR_Scheduler``: {last_epoch, …}."""
     state = optimizer.state_dict()
+    if not optimizer._accumulators:  # restored, and no step yet: Paddle 2.6 leaves them out
+        state = {**optimizer._accumulators_holder, **state}
     return {k: v.numpy() if isinstance(v, paddle.Tensor) else v for k, v in state.items()}
 
 

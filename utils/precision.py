@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any
 
 import paddle
 from paddle import Tensor, _C_ops
+from paddle.autograd import PyLayer
 
 LEVELS = ("O1", "O2")
 # Paddle's own list for O1 leaves these out, although bfloat16 and float16 kernels of them exist.
@@ -131,8 +133,32 @@ def _round(value: Any) -> Any:
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], Tensor):  # einsum
         return [_round(item) for item in value]
     if isinstance(value, Tensor) and value.dtype == paddle.float32:
-        return value.astype("bfloat16").astype("float32")
+        return _cast(value) if _cast_rounds() else _Nearest.apply(value)
     return value
+
+
+def _cast(value: Tensor) -> Tensor:
+    return value.astype("bfloat16").astype("float32")
+
+
+@cache
+def _cast_rounds() -> bool:
+    """Paddle 2.6 cuts off the digits that bfloat16 has not."""
+    return _cast(paddle.to_tensor(1.0 + 0.9 * 2**-7)).item() > 1.0
+
+
+class _Nearest(PyLayer):
+    """Rounds by a cast that cuts off: what is cut off, added once more, carries from one half on."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        with float32_arithmetic():  # not by the operators that call this
+            rest = value - _cast(value)
+            return _cast(value + paddle.where(paddle.isfinite(rest), rest, paddle.zeros_like(rest)))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Nearest.forward(ctx, gradient)
 
 
 # ---- float16 -------------------------------------------------------------------------------------------

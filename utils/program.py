@@ -96,6 +96,9 @@ def export(
     was_training = network.training
     network.eval()
     paddle.jit.save(_Outputs(network, names), prefix, input_spec=[shapes])
+    # Paddle leaves converted forwards on the layers: slower eagerly, and in 2.6 some of them wrong.
+    for layer in network.sublayers(include_self=True):
+        vars(layer).pop("forward", None)
     if was_training:
         network.train()
     folder, name = os.path.split(prefix)

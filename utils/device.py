@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from typing import Any
 
 import paddle
 import paddle.distributed as dist
 
 from utils import cpu
-from utils.errors import ConfigError, ZooError
-
-PATIENCE_SECONDS = 1800
+from utils.errors import ConfigError
+from utils.meeting import LostPeer, Meeting
 
 log = logging.getLogger(__name__)
 
@@ -88,37 +86,35 @@ def under_launcher() -> bool:
 
 def connect() -> None:
     """Join the other ranks, if there are any."""
-    if world_size() > 1 and not dist.is_initialized():
-        dist.init_parallel_env()
+    global _meeting
+    if world_size() == 1 or dist.is_initialized():
+        return
+    dist.init_parallel_env()
+    # Where another rank is killed, gloo may abort this one: not with pages of C++ before the launcher's line.
+    paddle.disable_signal_handler()
+    if paddle.device.get_device() == "cpu":
+        host = os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0].rpartition(":")[0]
+        store = paddle.base.core.create_or_get_global_tcp_store()
+        _meeting = Meeting(rank(), world_size(), host, store)
 
 
 def lost_peer(error: Exception) -> bool:
-    """Whether ranks could not talk because another one is gone: the message then names a source file."""
+    """Whether ranks could not talk because another one is gone: Paddle's message then names a source file."""
+    if isinstance(error, LostPeer):
+        return True
     return world_size() > 1 and any(name in str(error) for name in ("gloo", "tcp_utils", "tcp_store"))
 
 
-_meetings = 0  # of this process with the other ranks
+_meeting: Meeting | None = None  # of the ranks, on CPUs; NCCL is patient itself
 
 
 def _meet() -> None:
-    """Wait on a CPU until every rank has come here: gloo itself gives up after 30 seconds.
+    """Wait until every rank has come here.
 
-    Ranks come late for good reasons: one writes a checkpoint, or has the longer videos to evaluate. Whoever
-    started them ends all when one is gone. Raises ZooError after half an hour, the patience of NCCL.
+    Ranks come late for good reasons: one writes a checkpoint, or has the longer videos to evaluate.
     """
-    global _meetings
-    if paddle.device.get_device() != "cpu":
-        return
-    _meetings += 1
-    store = paddle.base.core.create_or_get_global_tcp_store()
-    deadline, pause = time.monotonic() + PATIENCE_SECONDS, 1e-4
-    came = store.add("meetings", 1)
-    while came < _meetings * world_size():  # nobody comes twice before all came once
-        if time.monotonic() > deadline:
-            raise ZooError(f"rank {rank()} has waited {PATIENCE_SECONDS} seconds for another one")
-        time.sleep(pause)
-        pause = min(2 * pause, 0.05)
-        came = store.add("meetings", 0)
+    if _meeting is not None:
+        _meeting.wait()
 
 
 def data_parallel(network: paddle.nn.Layer) -> paddle.nn.Layer:

@@ -41,6 +41,7 @@ VIDEO_TAG = (
         weights="attention_lstm.pdparams",
         weights_urls=(f"{VIDEOTAG}/video_tag_lstm.tar",),
         weights_folder="application/video_tag/weights",
+        onednn_from=16,
     ),
 )
 
@@ -160,6 +161,7 @@ ZOO = (
         best="gap",
         weights="AttentionLSTM.pdparams",
         weights_urls=(f"{PADDLE_MODELS}/video_classification/AttentionLSTM.pdparams",),
+        onednn_from=16,
     ),
     ModelSpec(
         name="NEXTVLAD",

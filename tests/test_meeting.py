@@ -106,8 +106,9 @@ def test_patience_ends(monkeypatch):
     with pytest.raises(ZooError, match=r"rank 0 has waited 0\.05 seconds"):
         Meeting(0, 2, "127.0.0.1", Store())
     store = Store()
-    slow = ranks(2, store, lambda joined: time.sleep(0.5))
-    with slow as raised, closing(Meeting(0, 2, "127.0.0.1", store)) as joined:
-        with pytest.raises(ZooError, match=r"rank 0 has waited 0\.05 seconds"):
+    impatient = pytest.raises(ZooError, match=r"rank 0 has waited 0\.05 seconds")
+    with ranks(2, store, lambda joined: time.sleep(0.5)) as raised:
+        joined = Meeting(0, 2, "127.0.0.1", store)
+        with closing(joined), impatient:
             joined.wait()
     assert not raised

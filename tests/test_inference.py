@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tests import synthetic
 from tests.programs import stopped_at_batch
 from utils import build, checkpoint, program, safe_pickle
 from utils.config import load_yaml
-from utils.errors import ConfigError, OutputError, WeightsError
+from utils.errors import ConfigError, DataError, OutputError, WeightsError
 from utils.registry import find
 
 
@@ -168,6 +169,20 @@ def test_without_resume_a_prediction_begins_again(trained, tmp_path):
     assert predict.main(argv(trained, tmp_path)) == 0
     assert len(result(tmp_path, "TSN_infer_result.json")["results"]) == 8
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_part_that_is_none_is_refused(trained, tmp_path):
+    part = tmp_path / "TSN_infer_result.rank0.part"
+    data = pickle.dumps([1])
+    for content, said in (
+        (len(data).to_bytes(8, "little") + data, "of a run with another list, weights, recipe"),
+        (b"\x04" + bytes(7) + b"junk", "not a readable pickle"),
+    ):
+        part.write_bytes(content)
+        with pytest.raises((ConfigError, DataError), match=said):
+            predict.main(argv(trained, tmp_path, "--resume"))
+    part.write_bytes(b"\x04")  # nothing but a torn length: nothing was kept
+    assert predict.main(argv(trained, tmp_path, "--resume")) == 0
 
 
 def test_what_is_kept_stays_until_the_result_is_written(trained, tmp_path, monkeypatch):

@@ -85,7 +85,8 @@ class Unfinished:
     def _batches(self, path: Path) -> list[Records]:
         values = _values(path)
         if values and values[0] != self.job:
-            others = ", ".join(name for name, value in self.job.items() if values[0].get(name) != value)
+            job = values[0] if isinstance(values[0], dict) else {}
+            others = ", ".join(name for name, value in self.job.items() if job.get(name) != value)
             raise ConfigError(
                 f"--resume: {path} is of a run with another {others}. Predict as that did, or without "
                 "--resume, which begins again"

@@ -132,6 +132,8 @@ class Pyramid(nn.Layer):
         self.lateral = nn.LayerList([conv(c * channels, 1) for c in (32, 16, 8, 4)])
         self.smooth = nn.LayerList([conv(width, 3) for _ in range(3)])
 
+    # Nothing in it depends on values: rewriting each layer for a Program would only take seconds.
+    @paddle.jit.not_to_static
     def forward(self, image: Tensor) -> list[Tensor]:
         x = self.stem(image)
         maps = []

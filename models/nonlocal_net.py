@@ -324,6 +324,8 @@ class NonLocal(nn.Layer):
             [config.num_classes], attr=ParamAttr(name="pred_b", initializer=Constant(0.0)), is_bias=True
         )
 
+    # Nothing in it depends on values: rewriting each layer for a Program would only take seconds.
+    @paddle.jit.not_to_static
     def forward_features(self, image: Tensor) -> Tensor:
         """Clips ``(N, 3, T, H, W)`` to features ``(N, D, h, w)``; h = w = 1 up to 229 px, 2 at 256 px."""
         channels, frames, height, width = image.shape[1:]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, Tensor, nn
 from paddle.nn.initializer import Constant, Uniform
@@ -110,6 +111,8 @@ class STNET(nn.Layer):
         bound = self.backbone.out_channels**-0.5
         self.classifier = Classifier(self.xception.out_channels, config.num_classes, bound)
 
+    # Nothing in it depends on values: rewriting each layer for a Program would only take seconds.
+    @paddle.jit.not_to_static
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Frames ``(N, S, C, H, W)`` float32 to ``logits`` and ``probability``, both ``(N, K)``."""
         segments, backbone = image.shape[1], self.backbone

@@ -22,6 +22,7 @@ import eval as eval_script
 import inference_model
 import predict
 import train
+from metrics import caption_scores
 from models import ZOO
 from tests.conftest import ROOT
 from tests.programs import stopped_at_batch
@@ -41,6 +42,12 @@ def _own_log_handlers():
     handlers, level = logging.root.handlers[:], logging.root.level
     yield
     logging.root.handlers, level = handlers, logging.root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _without_java(monkeypatch):
+    """METEOR takes seconds to start; ``test_ets_tools.py`` has it."""
+    monkeypatch.setattr(caption_scores.shutil, "which", lambda name: None)
 
 
 def run(recipe: Path, save_dir: Path, *flags: str) -> Path:

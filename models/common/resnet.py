@@ -162,6 +162,8 @@ class ResNet(nn.Layer):
         """``(N, D, H/32, W/32)`` to ``(N, D)``."""
         return F.adaptive_avg_pool2d(maps, 1).flatten(1)
 
+    # Nothing in it depends on values: rewriting each layer for a Program would only take seconds.
+    @paddle.jit.not_to_static
     def forward(self, images: Tensor, segments: int = 1) -> Tensor:
         x = self.stem(images)
         for stage in self.stages:

@@ -112,3 +112,12 @@ def test_patience_ends(monkeypatch):
         with closing(joined), impatient:
             joined.wait()
     assert not raised
+
+
+def test_a_rank_0_that_nobody_can_reach_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    store = Store()
+    store.set("meeting", f"{port} {'00' * meeting.TOKEN_BYTES}")
+    with pytest.raises(LostPeer, match=r"cannot meet rank 0 at 127\.0\.0\.1: Connection refused"):
+        Meeting(1, 2, "127.0.0.1", store)

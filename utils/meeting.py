@@ -48,6 +48,8 @@ class Meeting:
                 self.peers[0].sendall(bytes.fromhex(token))
         except TimeoutError:
             raise self._impatient() from None
+        except OSError as error:
+            raise LostPeer(f"cannot meet rank 0 at {host}: {error.strerror}") from error
         for peer in self.peers:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             peer.settimeout(PATIENCE_SECONDS)
